@@ -1,0 +1,200 @@
+"""Define the canonical float graph: what every traceable CNN becomes before anything is quantized.
+
+A node produces one tensor, which carries the node's name. Nodes of type Conv2d and Linear are the *units*: batch norm
+and clamp are already inside them, and the node's name is the unit's name (its module path).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor
+
+from hawq.integer.geometry import Padding, Pair
+
+__all__ = [
+    "Add",
+    "AvgPool2d",
+    "BatchNorm",
+    "Clamp",
+    "Concat",
+    "Conv2d",
+    "Flatten",
+    "FloatGraph",
+    "Input",
+    "Linear",
+    "MaxPool2d",
+    "Node",
+    "Norm",
+    "Op",
+    "Relu",
+]
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """An activation that is a clamp: ReLU is (0, None), ReLU6 is (0, 6)."""
+
+    lo: float | None
+    hi: float | None
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Normalise per channel: y = (x - mean) / sqrt(var + eps) * weight + bias. Fields name tensors of the graph.
+
+    `weight` and `bias` are None for a layer without affine parameters.
+    """
+
+    weight: str | None
+    bias: str | None
+    mean: str
+    var: str
+    eps: float
+
+
+@dataclass(frozen=True)
+class Op:
+    """Base of the canonical operations."""
+
+
+@dataclass(frozen=True)
+class Input(Op):
+    """The image, (C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Conv2d(Op):
+    """A unit: convolution, then `norm`, then `clamp`. `weight` and `bias` name tensors; padding (top, bottom, left,
+    right) is filled with zeros."""  # noqa: D205, D209
+
+    weight: str
+    bias: str | None
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+    groups: int
+    norm: BatchNorm | None = None
+    clamp: Clamp | None = None
+
+
+@dataclass(frozen=True)
+class Linear(Op):
+    """A unit: y = x W^T + b over (F,), then `norm`, then `clamp`."""
+
+    weight: str
+    bias: str | None
+    norm: BatchNorm | None = None
+    clamp: Clamp | None = None
+
+
+@dataclass(frozen=True)
+class Norm(Op):
+    """A batch norm with no convolution in front (DenseNet), then `clamp`. No unit: it has no searchable bits."""
+
+    norm: BatchNorm
+    clamp: Clamp | None = None
+
+
+@dataclass(frozen=True)
+class Relu(Op):
+    """A clamp that could not be fused into the node before it."""
+
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """Sum of two tensors of equal shape, then `clamp`."""
+
+    clamp: Clamp | None = None
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Concatenation along the channels."""
+
+
+@dataclass(frozen=True)
+class MaxPool2d(Op):
+    """Maximum over windows; ceil_mode is already part of the padding (top, bottom, left, right), which never wins."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+
+
+@dataclass(frozen=True)
+class AvgPool2d(Op):
+    """Mean over windows; adaptive and spatial means are a window of the whole map.
+
+    `counts` is the divisor of each window as the float layer uses it: a single number, or OH rows of OW numbers where
+    padding is left out of the count.
+    """
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding
+    counts: int | tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Flatten(Op):
+    """(C, H, W) -> (C*H*W,)."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation of the graph.
+
+    Attributes:
+        name: of the node and of the tensor it produces; for units the module path.
+        op: what it does.
+        inputs: names of the nodes it reads.
+        shape: of its output, without the batch dimension.
+    """
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """Hold the nodes of a network in execution order, and the tensors they name.
+
+    Attributes:
+        nodes: name -> node; the first is the Input.
+        output: name of the node that produces the logits.
+        tensors: parameters and buffers of the traced model by their state-dict names (shared, not copied).
+    """
+
+    nodes: Mapping[str, Node]
+    output: str
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def input(self) -> Node:
+        """The image."""
+        return next(iter(self.nodes.values()))
+
+    @property
+    def units(self) -> dict[str, Node]:
+        """The convolutions and linear layers by name: the things that get a bit width."""
+        return {name: node for name, node in self.nodes.items() if isinstance(node.op, Conv2d | Linear)}
+
+    def readers(self, name: str) -> list[Node]:
+        """Return the nodes that read the tensor `name`."""
+        return [node for node in self.nodes.values() if name in node.inputs]
+
+    def weights(self, unit: str) -> int:
+        """Return the number of weights of a unit, bias not counted."""
+        return self.tensors[self.units[unit].op.weight].numel()  # type: ignore[attr-defined]
+
+    def macs(self, unit: str) -> int:
+        """Return the multiply-accumulates of a unit for one image: (weights per output value) * (output values)."""
+        node = self.units[unit]
+        weight = self.tensors[node.op.weight]  # type: ignore[attr-defined]
+        return weight[0].numel() * prod(node.shape)

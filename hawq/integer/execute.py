@@ -1,0 +1,220 @@
+"""Execute an IntegerProgram exactly, in PyTorch, on CPU or CUDA: the reference every backend is compared with."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hawq.errors import HawqError
+from hawq.integer import ops as o
+from hawq.integer.arithmetic import quantize, quantize_pixels, requantize, rounding_shift
+from hawq.integer.certificate import LayerBound, certify, partial_sum_bound
+from hawq.integer.geometry import Padding
+from hawq.integer.program import IntegerProgram
+
+__all__ = ["ReferenceExecutor", "execute_op"]
+
+_OpT = TypeVar("_OpT", bound=o.Op)
+_Kernel = Callable[[_OpT, Sequence[Tensor], Sequence[o.TensorType], Mapping[str, Tensor]], Tensor]
+_KERNELS: dict[type[o.Op], _Kernel[o.Op]] = {}
+
+
+def execute_op(
+    op: o.Op, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    """Return the codes one op produces.
+
+    Args:
+        op: the operation.
+        inputs: codes, int32, (N, *shape) each; the image for an input op.
+        types: types of the inputs; empty for an input op.
+        constants: by their short names, on the device of the inputs.
+
+    Returns:
+        Codes, int32, (N, *op.out.shape).
+    """
+    with torch.no_grad(), _exact_arithmetic():
+        return _KERNELS[type(op)](op, inputs, types, constants)
+
+
+class ReferenceExecutor:
+    """Run a program on one device.
+
+    Args:
+        program: certified on construction.
+        device: where to run; the integers are the same everywhere.
+
+    Raises:
+        HawqError: an accumulator may leave int32.
+    """
+
+    def __init__(self, program: IntegerProgram, device: torch.device | str = "cpu") -> None:
+        certify(program)
+        self.program = program
+        self.device = torch.device(device)
+        self._constants = {
+            op.name: {k: v.to(self.device) for k, v in program.constants(op).items()} for op in program.ops
+        }
+        last_use = {name: op.name for op in program.ops for name in op.inputs}
+        self._dies_after = {
+            op.name: [n for n in dict.fromkeys(op.inputs) if last_use[n] == op.name] for op in program.ops
+        }
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return integer logits, int32, (N, classes), of images: float32 or uint8 as the program's input wants it."""
+        return self._run(image, keep=False)[self.program.output.name]
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Return float32 logits, (N, classes): one IEEE multiplication per integer logit."""
+        return self(image).float() * self.program.output_scale.to(self.device)
+
+    def trace(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the codes of every tensor of the program, int32, by name, in execution order."""
+        return self._run(image, keep=True)
+
+    def _run(self, image: Tensor, keep: bool) -> dict[str, Tensor]:
+        _check_image(self.program.input, image)
+        types = self.program.types
+        codes: dict[str, Tensor] = {}
+        for op in self.program.ops:
+            inputs = [codes[name] for name in op.inputs] if op.inputs else [image.to(self.device)]
+            codes[op.name] = execute_op(op, inputs, [types[n] for n in op.inputs], self._constants[op.name])
+            if not keep:
+                for name in self._dies_after[op.name]:
+                    del codes[name]
+        return codes
+
+
+def _check_image(op: o.Op, image: Tensor) -> None:
+    wanted = torch.uint8 if isinstance(op, o.PixelInput) else torch.float32
+    if image.dtype != wanted or tuple(image.shape[1:]) != op.out.shape:
+        raise HawqError(
+            f"the program wants images of {wanted}, shape (N, {', '.join(map(str, op.out.shape))}); "
+            f"given: {image.dtype}, {tuple(image.shape)}"
+        )
+    if image.dtype.is_floating_point and not bool(torch.isfinite(image).all()):
+        raise HawqError("the image holds NaN or infinity, which no code stands for")
+
+
+@contextmanager
+def _exact_arithmetic() -> Iterator[None]:
+    """Forbid arithmetic that rounds: TF32 and bfloat16 shortcuts, and cuDNN's Winograd and FFT algorithms."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _kernel(kind: type[_OpT]) -> Callable[[_Kernel[_OpT]], _Kernel[_OpT]]:
+    def register(kernel: _Kernel[_OpT]) -> _Kernel[_OpT]:
+        _KERNELS[kind] = kernel  # type: ignore[assignment]  # the key guarantees the argument's type
+        return kernel
+
+    return register
+
+
+def _pad(x: Tensor, padding: Padding, value: int = 0) -> Tensor:
+    top, bottom, left, right = padding
+    return F.pad(x, (left, right, top, bottom), value=value) if any(padding) else x
+
+
+@_kernel(o.QuantizeInput)
+def _quantize_input(
+    op: o.QuantizeInput, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    scale = torch.tensor(op.out.scale, dtype=torch.float32, device=inputs[0].device)
+    return quantize(inputs[0].float(), scale, op.out.zero_point, op.lo, op.hi)
+
+
+@_kernel(o.PixelInput)
+def _pixel_input(
+    op: o.PixelInput, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    c = constants
+    return quantize_pixels(inputs[0], c["multiplier"], c["offset"], c["shift"], op.lo, op.hi)
+
+
+def _finish(op: o._Clamped, accumulator: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
+    """Add the bias, then requantize per output channel, or hand the accumulator out."""
+    per_channel = (1, -1) + (1,) * (accumulator.dim() - 2)
+    total = accumulator.long() + constants["bias"].long().view(per_channel)
+    if op.accumulates:
+        return total.int()
+    m, s = constants["multiplier"].view(per_channel), constants["shift"].view(per_channel)
+    return requantize(total, m, s, op.out.zero_point, op.lo, op.hi)
+
+
+def _exact_dtype(source: o.TensorType, constants: Mapping[str, Tensor]) -> torch.dtype:
+    return LayerBound("", *partial_sum_bound(constants["weight"], constants["bias"], source)).dtype
+
+
+@_kernel(o.Conv2d)
+def _conv2d(
+    op: o.Conv2d, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    dtype = _exact_dtype(types[0], constants)
+    x = _pad((inputs[0] - types[0].zero_point).to(dtype), op.padding)  # x = zx becomes 0
+    weight = constants["weight"].to(dtype)
+    return _finish(op, F.conv2d(x, weight, None, op.stride, 0, op.dilation, op.groups), constants)
+
+
+@_kernel(o.Linear)
+def _linear(
+    op: o.Linear, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    dtype = _exact_dtype(types[0], constants)
+    x = (inputs[0] - types[0].zero_point).to(dtype)
+    return _finish(op, F.linear(x, constants["weight"].to(dtype)), constants)
+
+
+@_kernel(o.Requantize)
+def _requantize(
+    op: o.Requantize, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    x = inputs[0].long() - types[0].zero_point
+    return requantize(x, constants["multiplier"], constants["shift"], op.out.zero_point, op.lo, op.hi)
+
+
+@_kernel(o.Add)
+def _add(op: o.Add, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> Tensor:
+    m = constants["multiplier"].long()
+    terms = [(x.long() - t.zero_point) * m[i] for i, (x, t) in enumerate(zip(inputs, types, strict=True))]
+    total = rounding_shift(terms[0] + terms[1], constants["shift"].long())
+    return (total + op.out.zero_point).clamp(op.lo, op.hi).int()
+
+
+@_kernel(o.Concat)
+def _concat(
+    op: o.Concat, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    return torch.cat(list(inputs), dim=1)
+
+
+@_kernel(o.MaxPool2d)
+def _max_pool2d(
+    op: o.MaxPool2d, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    x = _pad(inputs[0].float(), op.padding, value=op.out.range[0])  # codes of 16 bits are exact in float32
+    return F.max_pool2d(x, op.kernel, op.stride, 0, op.dilation).int()
+
+
+@_kernel(o.AvgPool2d)
+def _avg_pool2d(
+    op: o.AvgPool2d, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    x = _pad((inputs[0] - types[0].zero_point).double(), op.padding)
+    total = F.avg_pool2d(x, op.kernel, op.stride, divisor_override=1)  # a sum of integers: exact in float64
+    return requantize(total.long(), constants["multiplier"], constants["shift"], op.out.zero_point, op.lo, op.hi)
+
+
+@_kernel(o.Flatten)
+def _flatten(
+    op: o.Flatten, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    return inputs[0].flatten(1)

@@ -1,0 +1,210 @@
+"""Name the typed operations of an IntegerProgram.
+
+An op produces exactly one tensor, which carries the op's name (static single assignment). Its constants are tensors
+stored under `<op name>.<constant>`; `constants` lists them. Codes of activations are laid out (N, C, H, W) or (N, F);
+the types leave the batch dimension out.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hawq.errors import HawqError
+from hawq.integer.arithmetic import code_range
+
+__all__ = [
+    "OPS",
+    "Add",
+    "AvgPool2d",
+    "Concat",
+    "Conv2d",
+    "Flatten",
+    "Linear",
+    "MaxPool2d",
+    "Op",
+    "PixelInput",
+    "QuantizeInput",
+    "Requantize",
+    "TensorType",
+]
+
+ACCUMULATOR_BITS = 32
+STREAM_BITS = 16
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Describe the codes of one tensor.
+
+    Attributes:
+        shape: without the batch dimension: (C, H, W) or (F,).
+        bits: 1..8, 16 for residual streams, 32 for accumulators (logits).
+        signed: codes in [-2^(b-1), 2^(b-1)-1] if true, else [0, 2^b-1].
+        scale: real value = scale * (code - zero_point), a float32 number; 1.0 for accumulators, whose per-channel
+            scales are the program's `output_scale`.
+        zero_point: integer, inside the code range.
+    """
+
+    shape: tuple[int, ...]
+    bits: int
+    signed: bool
+    scale: float = 1.0
+    zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the fields against the ranges above.
+
+        Raises:
+            HawqError: one of them is outside.
+        """
+        if self.bits not in {*range(1, 9), STREAM_BITS, ACCUMULATOR_BITS}:
+            raise HawqError(f"a tensor of {self.bits} bits is not allowed: use 1..8, 16 or 32")
+        if len(self.shape) not in (1, 3) or not all(isinstance(d, int) and d > 0 for d in self.shape):
+            raise HawqError(f"tensor shape {self.shape} is not (C, H, W) or (F,) of positive sizes")
+        if not (0 < self.scale < float("inf")):
+            raise HawqError(f"scale {self.scale} is not positive and finite")
+        lo, hi = self.range
+        if not lo <= self.zero_point <= hi:
+            raise HawqError(f"zero point {self.zero_point} is outside the codes {lo}..{hi}")
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Lowest and highest code of the type."""
+        return code_range(self.bits, self.signed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """Produce the tensor `name` of type `out` from the tensors `inputs`."""
+
+    name: str
+    inputs: tuple[str, ...]
+    out: TensorType
+
+    constants: ClassVar[tuple[str, ...]] = ()
+    arity: ClassVar[int | None] = 1
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether the output is the raw int32 accumulator, without requantization."""
+        return self.out.bits == ACCUMULATOR_BITS
+
+
+OPS: dict[str, type[Op]] = {}
+"""Op classes by the kind written to files."""
+
+
+def _register(cls: type[Op]) -> type[Op]:
+    OPS[cls.__name__] = cls
+    return cls
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clamped(Op):
+    """An op that ends in a clamp to [lo, hi]; activation functions that are clamps live there."""
+
+    lo: int
+    hi: int
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class QuantizeInput(_Clamped):
+    """Quantize the network's float32 input: q = clamp(rint(x / scale) + zero_point, lo, hi). Has no input tensor."""
+
+    arity: ClassVar[int | None] = 0
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class PixelInput(_Clamped):
+    """Quantize raw uint8 pixels: q = clamp((p * multiplier_c + offset_c + 2^(shift-1)) >> shift, lo, hi).
+
+    Constants: multiplier int64 (C,), offset int64 (C,), shift int32 (1,).
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ("multiplier", "offset", "shift")
+    arity: ClassVar[int | None] = 0
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Conv2d(_Clamped):
+    """Convolve: acc = sum((x - zx) * w) + bias in int32, then requantize per output channel.
+
+    Constants: weight int8 (O, I/groups, KH, KW), bias int32 (O,); multiplier int32 (O,), shift int32 (O,) unless the
+    output is the accumulator. `padding` is (top, bottom, left, right), filled with zx.
+    """
+
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    groups: int
+    constants: ClassVar[tuple[str, ...]] = ("weight", "bias", "multiplier", "shift")
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Linear(_Clamped):
+    """Multiply by a matrix: as Conv2d, with weight int8 (O, F) and an input of shape (F,)."""
+
+    constants: ClassVar[tuple[str, ...]] = ("weight", "bias", "multiplier", "shift")
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Requantize(_Clamped):
+    """Rescale codes: clamp((((x - zx) * m + 2^(s-1)) >> s) + zy, lo, hi). Constants: multiplier, shift int32 (1,)."""
+
+    constants: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Add(_Clamped):
+    """Add two tensors: clamp((((a - za) * m_0 + (b - zb) * m_1 + 2^(s-1)) >> s) + zy, lo, hi).
+
+    Constants: multiplier int32 (2,), shift int32 (1,): one shared shift, one rounding.
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
+    arity: ClassVar[int | None] = 2
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Concat(Op):
+    """Concatenate along the channels; every input has the bits, sign, scale and zero point of the output."""
+
+    arity: ClassVar[int | None] = None
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class MaxPool2d(Op):
+    """Take the maximum code of each window; padding (top, bottom, left, right) never wins. Type as the input's."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class AvgPool2d(_Clamped):
+    """Sum (x - zx) over each window in int32, then requantize with 1/count inside the multiplier.
+
+    Padding (top, bottom, left, right) adds nothing to the sum. Constants: multiplier, shift int32, (1, 1) or (OH, OW):
+    the count differs between windows where the float layer leaves padding out of it.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    constants: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Flatten(Op):
+    """Reshape (C, H, W) to (C*H*W,), channels outermost. Type as the input's."""
