@@ -1,0 +1,61 @@
+"""Assemble the `hawq` command."""
+
+import importlib
+import sys
+
+import typer
+
+from hawq import __version__
+from hawq.cli.console import console
+from hawq.errors import HawqError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hawq",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Quantize a CNN to 4 and 8 bits, compile it, and prove that every integer is the same everywhere.\n\n"
+    "Start with [bold]hawq demo[/bold]; then search, train, export, verify, bench.",
+)
+
+_COMMANDS = ("demo", "search", "train", "eval", "export", "verify", "bench", "profile")
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"hawq {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def _register() -> None:
+    """Add every command; a command's module holds a function of its own name and imports heavy packages inside it."""
+    for name in _COMMANDS:
+        module = importlib.import_module(f"hawq.cli.{name}")
+        app.command(name)(getattr(module, name))
+
+
+def run(application: typer.Typer) -> None:
+    """Run an application and turn HawqError and Ctrl-C into a message and an exit code."""
+    try:
+        application()
+    except HawqError as error:
+        console.print(f"[bold red]error:[/bold red] {error}", markup=True, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.print("[bold]interrupted[/bold]; files written so far are complete, run the same command to go on")
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run the `hawq` command."""
+    _register()
+    run(app)
