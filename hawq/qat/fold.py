@@ -1,0 +1,54 @@
+"""Fold batch norm into the weights and bias of its unit."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hawq.graph.ir import BatchNorm, Conv2d, FloatGraph, Linear
+from hawq.quantizers.weight import per_channel
+
+__all__ = ["NormState", "fold", "folded_weight", "norm_state"]
+
+
+@dataclass(frozen=True)
+class NormState:
+    """Hold the tensors of a batch norm, each float, (C,), and its epsilon."""
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    var: Tensor
+    eps: float
+
+
+def norm_state(graph: FloatGraph, norm: BatchNorm) -> NormState:
+    """Return the tensors a batch norm names; absent weights are ones, absent biases zeros."""
+    mean, var = graph.tensors[norm.mean], graph.tensors[norm.var]
+    weight = graph.tensors[norm.weight] if norm.weight else torch.ones_like(mean)
+    bias = graph.tensors[norm.bias] if norm.bias else torch.zeros_like(mean)
+    return NormState(weight, bias, mean, var, norm.eps)
+
+
+def fold(weight: Tensor, bias: Tensor | None, norm: NormState) -> tuple[Tensor, Tensor]:
+    """Return w' = w * g / sqrt(var + eps) and b' = (b - mean) * g / sqrt(var + eps) + beta (2011.10680).
+
+    Args:
+        weight: float, (O, ...).
+        bias: float, (O,), or None for zeros.
+        norm: running statistics and affine parameters of the O channels.
+    """
+    factor = norm.weight / torch.sqrt(norm.var + norm.eps)
+    centred = -norm.mean if bias is None else bias - norm.mean
+    return weight * per_channel(factor, weight), centred * factor + norm.bias
+
+
+def folded_weight(graph: FloatGraph, unit: str) -> tuple[Tensor, Tensor]:
+    """Return the weight, (O, ...), and the bias, (O,), of a unit with its batch norm folded in."""
+    op = graph.units[unit].op
+    if not isinstance(op, Conv2d | Linear):
+        raise TypeError(f"{unit} is no unit")
+    weight, bias = graph.tensors[op.weight], graph.tensors[op.bias] if op.bias else None
+    if op.norm is not None:
+        return fold(weight, bias, norm_state(graph, op.norm))
+    return weight, torch.zeros_like(weight.flatten(1)[:, 0]) if bias is None else bias
