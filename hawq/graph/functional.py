@@ -1,0 +1,64 @@
+"""Compute the canonical ops on real tensors, each once, for the float graph and for training alike."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hawq.graph import ir
+
+__all__ = ["average_pool", "clamp", "convolve", "max_pool", "pointwise"]
+
+
+def clamp(value: Tensor, limits: ir.Clamp | None) -> Tensor:
+    """Return min(max(value, lo), hi), or the value where there are no limits."""
+    return value if limits is None else value.clamp(limits.lo, limits.hi)
+
+
+def convolve(value: Tensor, weight: Tensor, bias: Tensor | None, op: ir.Conv2d) -> Tensor:
+    """Convolve (N, C, H, W) with weights (O, C/groups, KH, KW), zero padding on each side as the op says."""
+    top, bottom, left, right = op.padding
+    if (top, left) == (bottom, right):
+        return F.conv2d(value, weight, bias, op.stride, (top, left), op.dilation, op.groups)
+    return F.conv2d(F.pad(value, (left, right, top, bottom)), weight, bias, op.stride, 0, op.dilation, op.groups)
+
+
+def max_pool(value: Tensor, op: ir.MaxPool2d) -> Tensor:
+    """Return the maximum of every window; padding never wins."""
+    top, bottom, left, right = op.padding
+    padded = F.pad(value, (left, right, top, bottom), value=-torch.inf) if any(op.padding) else value
+    return F.max_pool2d(padded, op.kernel, op.stride, 0, op.dilation)
+
+
+def average_pool(value: Tensor, op: ir.AvgPool2d) -> Tensor:
+    """Return the sum of every window over its count."""
+    top, bottom, left, right = op.padding
+    padded = F.pad(value, (left, right, top, bottom)) if any(op.padding) else value
+    if isinstance(op.counts, int):
+        return F.avg_pool2d(padded, op.kernel, op.stride, divisor_override=op.counts)
+    total = F.avg_pool2d(padded, op.kernel, op.stride, divisor_override=1)
+    return total / torch.tensor(op.counts, dtype=value.dtype, device=value.device)
+
+
+def pointwise(op: ir.Op, inputs: Sequence[Tensor]) -> Tensor:
+    """Compute any op that has no weights: Add, Relu, Concat, MaxPool2d, AvgPool2d, Flatten.
+
+    Raises:
+        TypeError: the op has weights, or is the input.
+    """
+    match op:
+        case ir.Add():
+            return clamp(inputs[0] + inputs[1], op.clamp)
+        case ir.Relu():
+            return clamp(inputs[0], op.clamp)
+        case ir.Concat():
+            return torch.cat(list(inputs), dim=1)
+        case ir.MaxPool2d():
+            return max_pool(inputs[0], op)
+        case ir.AvgPool2d():
+            return average_pool(inputs[0], op)
+        case ir.Flatten():
+            return inputs[0].flatten(1)
+        case _:
+            raise TypeError(f"{op} is not computed from its inputs alone")
