@@ -14,6 +14,7 @@ __all__ = [
     "code_range",
     "dyadic",
     "dyadic_shared",
+    "nearest_code",
     "quantize",
     "quantize_pixels",
     "requantize",
@@ -99,8 +100,8 @@ def requantize(accumulator: Tensor, multiplier: Tensor, shift: Tensor, zero_poin
     return (scaled + zero_point).clamp(lo, hi).int()
 
 
-def quantize(value: Tensor, scale: Tensor | float, zero_point: int, lo: int, hi: int) -> Tensor:
-    """Return clamp(rint(value / scale) + zero_point, lo, hi) as int32 codes.
+def nearest_code(value: Tensor, scale: Tensor | float, zero_point: int, lo: int, hi: int) -> Tensor:
+    """Return clamp(rint(value / scale) + zero_point, lo, hi), still in the float type of `value`.
 
     The division is IEEE in the type of `value`, ties go to even. NaN has no code; callers check their inputs.
 
@@ -111,7 +112,12 @@ def quantize(value: Tensor, scale: Tensor | float, zero_point: int, lo: int, hi:
         lo: lowest code.
         hi: highest code.
     """
-    return (torch.round(value / scale) + zero_point).clamp(lo, hi).int()
+    return (torch.round(value / scale) + zero_point).clamp(lo, hi)
+
+
+def quantize(value: Tensor, scale: Tensor | float, zero_point: int, lo: int, hi: int) -> Tensor:
+    """Return `nearest_code` as int32 codes; the arguments are the same."""
+    return nearest_code(value, scale, zero_point, lo, hi).int()
 
 
 def quantize_pixels(pixels: Tensor, multiplier: Tensor, offset: Tensor, shift: Tensor, lo: int, hi: int) -> Tensor:

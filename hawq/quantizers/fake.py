@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hawq.integer.arithmetic import quantize
+from hawq.integer.arithmetic import nearest_code
 
 __all__ = ["fake_quantize"]
 
@@ -13,7 +13,7 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: torch.autograd.function.FunctionCtx, value: Tensor, scale: Tensor, zero_point: int, lo: int, hi: int
     ) -> Tensor:
-        return (quantize(value, scale, zero_point, lo, hi) - zero_point) * scale
+        return (nearest_code(value, scale, zero_point, lo, hi) - zero_point) * scale
 
     @staticmethod
     def backward(  # type: ignore[override]

@@ -1,0 +1,228 @@
+"""Lower a quantized model to an IntegerProgram: scales become dyadic numbers, clamps become code ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from hawq.errors import HawqError
+from hawq.graph import ir
+from hawq.integer import ops as o
+from hawq.integer.arithmetic import code_range, dyadic, dyadic_shared
+from hawq.integer.ops import ACCUMULATOR_BITS, TensorType
+from hawq.integer.program import IntegerProgram
+
+if TYPE_CHECKING:
+    from hawq.qat.model import QuantizedModel
+    from hawq.quantizers.activation import ActivationQuantizer
+
+__all__ = ["PixelScaling", "lower"]
+
+_OpT = TypeVar("_OpT", bound=ir.Op)
+_RULES: dict[type[ir.Op], Callable[..., None]] = {}
+
+
+@dataclass(frozen=True)
+class PixelScaling:
+    """Say how raw pixels become the network's input: x = (p / 255 - mean_c) / std_c, one number per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def lower(model: QuantizedModel, pixels: PixelScaling | None = None) -> IntegerProgram:
+    """Return the model as an IntegerProgram.
+
+    Args:
+        model: calibrated or trained.
+        pixels: fold this scaling into the first op, so that the program takes uint8 pixels instead of float32 images.
+
+    Raises:
+        HawqError: a range was never observed, weights are not finite, or scales are beyond dyadic numbers.
+    """
+    lowering = _Lowering(model, pixels)
+    for node in model.graph.nodes.values():
+        try:
+            _RULES[type(node.op)](lowering, node, node.op)
+        except HawqError as error:
+            raise HawqError(f"{node.name}: {error}") from error
+    return lowering.program()
+
+
+class _Lowering:
+    """Collect ops and constants; know the type of every tensor."""
+
+    def __init__(self, model: QuantizedModel, pixels: PixelScaling | None) -> None:
+        self.model, self.pixels = model, pixels
+        self.ops: list[o.Op] = []
+        self.types: dict[str, TensorType] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.logit_scale: Tensor | None = None
+
+    def emit(self, op: o.Op, **constants: Tensor) -> None:
+        self.ops.append(op)
+        self.types[op.name] = op.out
+        self.tensors.update({f"{op.name}.{name}": tensor for name, tensor in constants.items()})
+
+    def out_type(self, node: ir.Node) -> TensorType:
+        """Return the type a node's codes are kept in; int32 for logits that stay accumulators."""
+        quantizer = self.model.stored_quantizer(node.name)
+        return (
+            TensorType(node.shape, ACCUMULATOR_BITS, True) if quantizer is None else quantizer.tensor_type(node.shape)
+        )
+
+    def requantized(self, source: str, name: str, quantizer: ActivationQuantizer) -> str:
+        """Return the tensor `name` that holds `source` in the codes of `quantizer`; made on the first call."""
+        before = self.types[source]
+        after = quantizer.tensor_type(before.shape)
+        if after == before:
+            return source
+        if name not in self.types:
+            multiplier, shift = dyadic(torch.tensor([before.scale], dtype=torch.float64) / after.scale)
+            lo, hi = after.range
+            op = o.Requantize(name=name, inputs=(source,), out=after, lo=lo, hi=hi)
+            self.emit(op, multiplier=multiplier.int(), shift=shift.int())
+        return name
+
+    def program(self) -> IntegerProgram:
+        """Return the collected ops as a program that ends in the logits."""
+        output = self.model.graph.output
+        scale = self.logit_scale
+        if scale is None:
+            out = self.types[output]
+            if out.zero_point:
+                raise HawqError(f"{output}: logits need zero point 0, found {out.zero_point}")
+            scale = torch.tensor([out.scale], dtype=torch.float32)
+        if self.ops[-1].name != output:
+            raise HawqError(f"{output}: the logits are not the last tensor of the network, {self.ops[-1].name} is")
+        bits = self.model.bits
+        return IntegerProgram(bits.arch, bits.scheme, tuple(self.ops), self.tensors, scale)
+
+
+def _rule(kind: type[_OpT]) -> Callable[[Callable[[_Lowering, ir.Node, _OpT], None]], Callable[..., None]]:
+    def register(rule: Callable[[_Lowering, ir.Node, _OpT], None]) -> Callable[..., None]:
+        _RULES[kind] = rule
+        return rule
+
+    return register
+
+
+def _code_limits(out: TensorType, clamp: ir.Clamp | None) -> dict[str, int]:
+    """Return the code range cut by an activation: the code of a limit v is rint(v / scale) + zero point."""
+    lo, hi = out.range
+    if clamp is not None and clamp.lo is not None:
+        lo = max(lo, _code(clamp.lo, out))
+    if clamp is not None and clamp.hi is not None:
+        hi = min(hi, _code(clamp.hi, out))
+    return {"lo": lo, "hi": hi}
+
+
+def _code(value: float, out: TensorType) -> int:
+    return round(value / out.scale) + out.zero_point
+
+
+@_rule(ir.Input)
+def _input(lowering: _Lowering, node: ir.Node, op: ir.Input) -> None:
+    out = lowering.out_type(node)
+    lo, hi = out.range
+    if lowering.pixels is None:
+        lowering.emit(o.QuantizeInput(name=node.name, inputs=(), out=out, lo=lo, hi=hi))
+        return
+    mean, std = (torch.tensor(v, dtype=torch.float64) for v in (lowering.pixels.mean, lowering.pixels.std))
+    multiplier, shift = dyadic_shared(1 / (255 * std * out.scale))
+    offset = torch.round((out.zero_point - mean / (std * out.scale)) * 2.0 ** int(shift)).long()
+    pixel_input = o.PixelInput(name=node.name, inputs=(), out=out, lo=lo, hi=hi)
+    lowering.emit(pixel_input, multiplier=multiplier, offset=offset, shift=shift.int())
+
+
+def _unit(lowering: _Lowering, node: ir.Node, make: Callable[..., o.Op], source: str, **geometry: Any) -> None:
+    codes = lowering.model.unit(node.name).codes(lowering.types[source])
+    out = lowering.out_type(node)
+    constants = {"weight": codes.weight, "bias": codes.bias}
+    if out.bits == ACCUMULATOR_BITS:
+        lo, hi = out.range
+        limits = {"lo": lo, "hi": hi}
+        lowering.logit_scale = codes.accumulator_scale.float()
+    else:
+        constants["multiplier"], constants["shift"] = codes.dyadic_to(out)
+        limits = _code_limits(out, getattr(node.op, "clamp", None))
+    lowering.emit(make(name=node.name, inputs=(source,), out=out, **limits, **geometry), **constants)
+
+
+def _unit_input(lowering: _Lowering, node: ir.Node) -> str:
+    source = node.inputs[0]
+    return lowering.requantized(source, f"{source}.read", lowering.model.input_quantizer(source))
+
+
+@_rule(ir.Conv2d)
+def _conv2d(lowering: _Lowering, node: ir.Node, op: ir.Conv2d) -> None:
+    geometry = {"stride": op.stride, "padding": op.padding, "dilation": op.dilation, "groups": op.groups}
+    _unit(lowering, node, o.Conv2d, _unit_input(lowering, node), **geometry)
+
+
+@_rule(ir.Linear)
+def _linear(lowering: _Lowering, node: ir.Node, op: ir.Linear) -> None:
+    _unit(lowering, node, o.Linear, _unit_input(lowering, node))
+
+
+@_rule(ir.Norm)
+def _norm(lowering: _Lowering, node: ir.Node, op: ir.Norm) -> None:
+    depthwise = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": node.shape[0]}
+    _unit(lowering, node, o.Conv2d, node.inputs[0], **depthwise)
+
+
+@_rule(ir.Add)
+def _add(lowering: _Lowering, node: ir.Node, op: ir.Add) -> None:
+    out = lowering.out_type(node)
+    ratios = torch.tensor([lowering.types[name].scale for name in node.inputs], dtype=torch.float64) / out.scale
+    multiplier, shift = dyadic_shared(ratios)
+    add = o.Add(name=node.name, inputs=node.inputs, out=out, **_code_limits(out, op.clamp))
+    lowering.emit(add, multiplier=multiplier.int(), shift=shift.int())
+
+
+@_rule(ir.Relu)
+def _relu(lowering: _Lowering, node: ir.Node, op: ir.Relu) -> None:
+    out, before = lowering.out_type(node), lowering.types[node.inputs[0]]
+    multiplier, shift = dyadic(torch.tensor([before.scale], dtype=torch.float64) / out.scale)
+    relu = o.Requantize(name=node.name, inputs=node.inputs, out=out, **_code_limits(out, op.clamp))
+    lowering.emit(relu, multiplier=multiplier.int(), shift=shift.int())
+
+
+@_rule(ir.Concat)
+def _concat(lowering: _Lowering, node: ir.Node, op: ir.Concat) -> None:
+    quantizer = lowering.model.stored_quantizer(node.name)
+    if quantizer is None:
+        raise HawqError("concatenated logits are not supported: end the network in one linear layer or convolution")
+    inputs = [lowering.requantized(name, f"{name}.to.{node.name}", quantizer) for name in node.inputs]
+    lowering.emit(o.Concat(name=node.name, inputs=tuple(inputs), out=lowering.out_type(node)))
+
+
+def _same_codes(lowering: _Lowering, node: ir.Node) -> TensorType:
+    return replace(lowering.types[node.inputs[0]], shape=node.shape)
+
+
+@_rule(ir.MaxPool2d)
+def _max_pool2d(lowering: _Lowering, node: ir.Node, op: ir.MaxPool2d) -> None:
+    geometry: dict[str, Any] = {"stride": op.stride, "padding": op.padding, "dilation": op.dilation}
+    out = _same_codes(lowering, node)
+    lowering.emit(o.MaxPool2d(name=node.name, inputs=node.inputs, out=out, kernel=op.kernel, **geometry))
+
+
+@_rule(ir.AvgPool2d)
+def _avg_pool2d(lowering: _Lowering, node: ir.Node, op: ir.AvgPool2d) -> None:
+    out, before = lowering.out_type(node), lowering.types[node.inputs[0]]
+    counts = torch.tensor(op.counts if isinstance(op.counts, Sequence) else [[op.counts]], dtype=torch.float64)
+    multiplier, shift = dyadic(before.scale / (counts * out.scale))
+    lo, hi = code_range(out.bits, out.signed)
+    geometry = {"kernel": op.kernel, "stride": op.stride, "padding": op.padding}
+    pool = o.AvgPool2d(name=node.name, inputs=node.inputs, out=out, lo=lo, hi=hi, **geometry)  # type: ignore[arg-type]
+    lowering.emit(pool, multiplier=multiplier.int(), shift=shift.int())
+
+
+@_rule(ir.Flatten)
+def _flatten(lowering: _Lowering, node: ir.Node, op: ir.Flatten) -> None:
+    lowering.emit(o.Flatten(name=node.name, inputs=node.inputs, out=_same_codes(lowering, node)))

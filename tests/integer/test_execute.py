@@ -1,0 +1,62 @@
+"""The reference executor equals a slow integer oracle on every op."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oracle import run
+from strategies import CASES
+
+from hawq.errors import HawqError
+from hawq.integer import IntegerProgram, ReferenceExecutor, TensorType, certify, execute_op
+from hawq.integer import ops as o
+
+
+def test_every_op_has_a_case():
+    assert {cls.__name__ for cls in CASES} == set(o.OPS)
+
+
+@pytest.mark.parametrize("kind", CASES, ids=lambda kind: kind.__name__)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_op_equals_the_oracle(kind, data):
+    op, inputs, types, constants = data.draw(CASES[kind])
+    found = execute_op(op, inputs, types, constants)
+    expected = run(op, [x.numpy() for x in inputs], types, constants)
+    assert found.dtype == torch.int32
+    assert found.tolist() == expected.tolist()
+
+
+def _wide_program(weight_code, features):
+    source = TensorType((features,), 16, False)
+    ops = (
+        o.QuantizeInput(name="x", inputs=(), out=TensorType((features, 1, 1), 16, False), lo=0, hi=65535),
+        o.Flatten(name="f", inputs=("x",), out=source),
+        o.Linear(name="y", inputs=("f",), out=TensorType((1,), 32, True), lo=-(2**31), hi=2**31 - 1),
+    )
+    weight = torch.full((1, features), weight_code, dtype=torch.int8)
+    tensors = {"y.weight": weight, "y.bias": torch.zeros(1, dtype=torch.int32)}
+    return IntegerProgram("wide", "test", ops, tensors, torch.ones(1))
+
+
+def test_sums_beyond_float32_stay_exact():
+    program = _wide_program(127, 255)  # 65535 * 127 * 255 = 2122350975 < 2^31, far beyond 2^24
+    image = torch.full((1, 255, 1, 1), 65535.0)
+    image[0, 0] = 65534.0
+    assert int(ReferenceExecutor(program)(image)) == 65535 * 127 * 255 - 127
+
+
+def test_a_program_that_could_overflow_is_refused():
+    program = _wide_program(127, 259)
+    with pytest.raises(HawqError, match=r"'y': partial sums span 0 \.\. 2155642755, beyond int32"):
+        certify(program)
+
+
+def test_images_of_another_type_or_shape_are_refused():
+    executor = ReferenceExecutor(_wide_program(1, 3))
+    with pytest.raises(HawqError, match="wants images of torch.float32"):
+        executor(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
+    with pytest.raises(HawqError, match=r"shape \(N, 3, 1, 1\)"):
+        executor(torch.zeros(1, 4, 1, 1))
+    with pytest.raises(HawqError, match="NaN"):
+        executor(torch.full((1, 3, 1, 1), float("nan")))

@@ -1,0 +1,131 @@
+"""Programs are validated when they are built and when they are read."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import CASES
+
+from hawq.errors import HawqError, UsageError
+from hawq.integer import IntegerProgram, ReferenceExecutor, TensorType
+from hawq.integer import ops as o
+from hawq.integer.validate import validate
+
+
+def small_program(**changes):
+    image, hidden = TensorType((2, 4, 4), 8, True, 0.1), TensorType((3, 4, 4), 4, False, 0.2)
+    conv = {"name": "conv", "inputs": ("x",), "out": hidden, "lo": 0, "hi": 15, "stride": (1, 1),
+            "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}  # fmt: skip
+    ops = (
+        o.QuantizeInput(name="x", inputs=(), out=image, lo=-128, hi=127),
+        o.Conv2d(**(conv | changes)),
+        o.Flatten(name="flat", inputs=("conv",), out=TensorType((48,), 4, False, 0.2)),
+        o.Linear(name="y", inputs=("flat",), out=TensorType((5,), 32, True), lo=-(2**31), hi=2**31 - 1),
+    )
+    g = torch.Generator().manual_seed(0)
+    tensors = {
+        "conv.weight": torch.randint(-7, 8, (3, 2, 3, 3), generator=g, dtype=torch.int8),
+        "conv.bias": torch.randint(-99, 99, (3,), generator=g, dtype=torch.int32),
+        "conv.multiplier": torch.full((3,), (1 << 30) + 12345, dtype=torch.int32),
+        "conv.shift": torch.full((3,), 36, dtype=torch.int32),
+        "y.weight": torch.randint(-127, 128, (5, 48), generator=g, dtype=torch.int8),
+        "y.bias": torch.zeros(5, dtype=torch.int32),
+    }
+    return ops, tensors, torch.linspace(0.1, 0.5, 5)
+
+
+@pytest.fixture
+def program():
+    return IntegerProgram("tiny", "test", *small_program())
+
+
+def test_round_trip_keeps_every_field_and_integer(program, tmp_path):
+    program.save(tmp_path / "program.json", note="kept")
+    read = IntegerProgram.load(tmp_path / "program.json")
+    assert (read.arch, read.scheme, read.ops) == (program.arch, program.scheme, program.ops)
+    assert read.output_scale.tolist() == program.output_scale.tolist()
+    image = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(1)) * 5
+    for name, codes in ReferenceExecutor(program).trace(image).items():
+        assert codes.tolist() == ReferenceExecutor(read).trace(image)[name].tolist()
+
+
+def test_two_saves_write_the_same_bytes(program, tmp_path):
+    program.save(tmp_path / "a.json")
+    program.save(tmp_path / "b.json")
+    for suffix in (".json", ".safetensors"):
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+# Linear, Add and Concat need more than an image in front of them: small_program and the whole networks hold them.
+_BEHIND_AN_IMAGE = [kind for kind in CASES if kind not in (o.Linear, o.Add, o.Concat)]
+
+
+@pytest.mark.parametrize("kind", _BEHIND_AN_IMAGE, ids=lambda kind: kind.__name__)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_every_kind_of_op_survives_a_file(kind, data, tmp_path_factory):
+    op, _, types, constants = data.draw(CASES[kind])
+    inputs = [
+        o.QuantizeInput(name=f"in{i}", inputs=(), out=t, lo=t.range[0], hi=t.range[1]) for i, t in enumerate(types)
+    ]
+    op = dataclasses.replace(op, inputs=tuple(i.name for i in inputs))
+    tensors = {f"op.{name}": tensor for name, tensor in constants.items()}
+    path = tmp_path_factory.mktemp("op") / "p.json"
+    program = IntegerProgram("a", "s", (*inputs, op), tensors, torch.ones(1))
+    program.save(path)
+    assert IntegerProgram.load(path).ops == program.ops
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"inputs": ("nowhere",)}, "reads .'nowhere'. before"),
+        ({"name": "x"}, "used twice"),
+        ({"hi": 16}, "clamp 0..16 is outside its codes 0..15"),
+        ({"groups": 2}, "do not fit 2 channels"),
+        ({"padding": (0, 0, 0, 0)}, "output map has shape"),
+    ],
+)
+def test_a_broken_op_is_named(changes, problem):
+    with pytest.raises(HawqError, match=problem):
+        IntegerProgram("tiny", "test", *small_program(**changes))
+
+
+@pytest.mark.parametrize(
+    ("constant", "tensor", "problem"),
+    [
+        ("conv.weight", torch.zeros(3, 2, 3, 3), "weight is torch.float32"),
+        ("conv.shift", torch.zeros(3, dtype=torch.int32), "shifts 0..0 are outside 1..62"),
+        ("conv.multiplier", torch.ones(3, dtype=torch.int32), "below 2\\^30"),
+        ("conv.bias", None, "'bias' is missing"),
+        ("stray", torch.zeros(1), "no op owns"),
+    ],
+)
+def test_a_broken_constant_is_named(constant, tensor, problem):
+    ops, tensors, scale = small_program()
+    tensors = {k: v for k, v in tensors.items() if k != constant} | ({} if tensor is None else {constant: tensor})
+    with pytest.raises(HawqError, match=problem):
+        validate(ops, tensors, scale)
+
+
+def test_torn_and_missing_files_are_refused(program, tmp_path):
+    path = tmp_path / "program.json"
+    with pytest.raises(UsageError, match="does not exist"):
+        IntegerProgram.load(path)
+    program.save(path)
+    whole = path.with_suffix(".safetensors").read_bytes()
+    path.with_suffix(".safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(HawqError, match="cut off"):
+        IntegerProgram.load(path)
+    path.with_suffix(".safetensors").write_bytes(whole)
+    document = json.loads(path.read_text())
+    document["ops"][1]["kind"] = "Transformer"
+    path.write_text(json.dumps(document))
+    with pytest.raises(HawqError, match="unknown op kind 'Transformer'"):
+        IntegerProgram.load(path)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(HawqError, match="not valid JSON"):
+        IntegerProgram.load(path)
