@@ -54,7 +54,7 @@ def test_a_program_that_could_overflow_is_refused():
 
 def test_images_of_another_type_or_shape_are_refused():
     executor = ReferenceExecutor(_wide_program(1, 3))
-    with pytest.raises(HawqError, match="wants images of torch.float32"):
+    with pytest.raises(HawqError, match=r"wants images of torch\.float32"):
         executor(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
     with pytest.raises(HawqError, match=r"shape \(N, 3, 1, 1\)"):
         executor(torch.zeros(1, 4, 1, 1))
