@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HASH := $(shell $(PYTHON) -c "import hashlib; print(hashlib.sha256(open('pyproject.toml', 'rb').read()).hexdigest()[:16])")
 INSTALLED := $(VENV)/.installed-$(HASH)
 INSTALLED_DEV := $(VENV)/.installed-dev-$(HASH)
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types pytest slow gpu format dev
