@@ -14,9 +14,28 @@ PINNED_BITS = 8
 """Bits of units that are not searched: first convolution and classifier (2011.10680, section 4)."""
 
 
-def searched_groups(groups: Sequence[Sequence[str]], pinned: Collection[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the tie groups that are searched: those without a pinned unit, whose partners must follow it."""
-    return tuple(tuple(group) for group in groups if not set(group) & set(pinned))
+def searched_groups(
+    units: Sequence[str], ties: Sequence[Sequence[str]], pinned: Collection[str]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the groups that are searched, each as one, in the order of their first units.
+
+    A group with a pinned unit is left out whole: its other units read the same codes and must follow.
+
+    Args:
+        units: every unit, in the order of the network.
+        ties: units that share bits; a unit in none of them is a group of its own.
+        pinned: units that stay at 8 bits.
+
+    Raises:
+        HawqError: a tie names an unknown unit, or a unit is tied twice.
+    """
+    tied = [unit for tie in ties for unit in tie]
+    odd = sorted({unit for unit in tied if unit not in units or tied.count(unit) > 1})
+    if odd:
+        raise HawqError(f"tie groups name a unit twice or one the network does not have: {', '.join(odd[:5])}")
+    group_of = {unit: tuple(tie) for tie in ties for unit in tie}
+    groups = dict.fromkeys(group_of.get(unit, (unit,)) for unit in units)
+    return tuple(group for group in groups if not set(group) & set(pinned))
 
 
 def assign(facts: Mapping[str, UnitFacts], bits: Mapping[str, int]) -> dict[str, UnitBits]:
@@ -26,7 +45,7 @@ def assign(facts: Mapping[str, UnitFacts], bits: Mapping[str, int]) -> dict[str,
 
 def build_problem(
     facts: Mapping[str, UnitFacts],
-    groups: Sequence[Sequence[str]],
+    ties: Sequence[Sequence[str]],
     pinned: Collection[str],
     omega: Mapping[str, Mapping[int, float]],
     budgets: Sequence[Budget],
@@ -35,19 +54,15 @@ def build_problem(
 
     Args:
         facts: of every unit, pinned ones included, in the order of the network.
-        groups: tie groups; together they hold every unit once.
+        ties: units that share bits, see `searched_groups`.
         pinned: units that stay at 8 bits.
         omega: searched unit -> allowed bits -> Omega.
         budgets: all of them hold at once.
 
     Raises:
-        HawqError: the groups do not hold every unit once, or nothing is left to search.
+        HawqError: the ties do not fit the units, or nothing is left to search.
     """
-    members = [unit for group in groups for unit in group]
-    if sorted(members) != sorted(facts):
-        odd = sorted(set(members) ^ set(facts)) or sorted({u for u in members if members.count(u) > 1})
-        raise HawqError(f"tie groups must hold every unit once; look at {', '.join(odd[:5])}")
-    free = searched_groups(groups, pinned)
+    free = searched_groups(list(facts), ties, pinned)
     if not free:
         raise HawqError("every unit is pinned to 8 bits, so there is nothing to search; use the scheme uniform8")
     names = [unit for group in free for unit in group]
