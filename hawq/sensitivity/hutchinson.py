@@ -14,13 +14,16 @@ __all__ = ["Estimate", "Probing", "WeightedLoss", "block_traces"]
 _PER_ROUND = 4
 """Probes between two looks at the error; each round computes every batch's gradient once."""
 
+_TRUSTED = 8
+"""Probes from which a standard error is believed; fewer often agree by chance."""
+
 
 @dataclass(frozen=True)
 class Probing:
     """Decide how many probes are drawn.
 
     Attributes:
-        relative_error: stop when every block's standard error is at most this share of its |trace|.
+        relative_error: stop when every block's standard error is at most this share of its |trace| (after 8 probes).
         max_probes: stop here in any case.
         seed: of the probes.
     """
@@ -110,7 +113,7 @@ def block_traces(
         estimates = {name: _estimate(columns[:, i]) for i, name in enumerate(parameters)}
         worst = max((estimate.relative_error for estimate in estimates.values()), default=0.0)
         on_probe(len(samples), worst)
-        if worst <= probing.relative_error:
+        if worst == 0 or (worst <= probing.relative_error and len(samples) >= _TRUSTED):
             break
     return estimates
 

@@ -84,8 +84,8 @@ def test_stated_errors_are_the_spread_of_independent_estimates():
 def test_it_stops_at_the_relative_error_asked_for():
     parameters, losses, _ = _tiny()
     rough = block_traces(parameters, losses, Probing(relative_error=0.4, max_probes=1000))
-    fine = block_traces(parameters, losses, Probing(relative_error=0.2, max_probes=1000))
-    for found, target in ((rough, 0.4), (fine, 0.2)):
+    fine = block_traces(parameters, losses, Probing(relative_error=0.1, max_probes=1000))
+    for found, target in ((rough, 0.4), (fine, 0.1)):
         assert all(estimate.relative_error <= target for estimate in found.values())
     assert rough["first"].probes < fine["first"].probes < 1000
 
