@@ -1,0 +1,73 @@
+"""Say what a target decides: storage, schedules, and how its code is compiled."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import tvm
+
+from hawq.errors import UsageError
+from hawq.integer import IntegerProgram, TensorType
+from tvm_export.definitions import Site
+from tvm_export.storage import Storage
+
+__all__ = ["BACKENDS", "Backend", "Kernel", "backend", "register_backend"]
+
+
+class Kernel(Protocol):
+    """A kernel ready to be called: the function and the constants behind its activations, before its output."""
+
+    function: Any
+    constants: tuple[Any, ...]
+
+
+class Backend(Protocol):
+    """Everything in which targets differ."""
+
+    device: str
+
+    def storage(self, kind: TensorType, *, image: bool) -> Storage:
+        """Return how a tensor is stored; `image` marks the quantized input."""
+
+    def kernel(self, site: Site) -> Kernel:
+        """Return the scheduled kernel of one op."""
+
+    def compile(self, module: tvm.IRModule) -> tvm.runtime.Executable:
+        """Compile a lowered network."""
+
+    def check(self, program: IntegerProgram) -> None:
+        """Refuse what the target's kernels cannot do exactly.
+
+        Raises:
+            HawqError: an intermediate sum of a kernel may leave int32.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the manifest says about the target."""
+
+
+_Factory = Callable[..., Backend]
+BACKENDS: dict[str, _Factory] = {}
+"""Factories by target name; each takes the options of its target."""
+
+_FactoryT = TypeVar("_FactoryT", bound=_Factory)
+
+
+def register_backend(target: str) -> Callable[[_FactoryT], _FactoryT]:
+    """Register a backend class under the name `--target` takes."""
+
+    def register(factory: _FactoryT) -> _FactoryT:
+        BACKENDS[target] = factory
+        return factory
+
+    return register
+
+
+def backend(target: str, **options: Any) -> Backend:
+    """Return the backend of a target.
+
+    Raises:
+        UsageError: no such target.
+    """
+    if target not in BACKENDS:
+        raise UsageError(f"unknown target {target!r}; known: {', '.join(sorted(BACKENDS))}")
+    return BACKENDS[target](**{name: value for name, value in options.items() if value is not None})

@@ -1,0 +1,185 @@
+"""Compile an IntegerProgram into a folder that runs anywhere the target does; load it again."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+from torch import Tensor
+from tvm import relax
+
+from hawq.errors import HawqError, UsageError
+from hawq.files import read_json, write_atomically, write_json
+from hawq.integer import IntegerProgram, TensorType, certify
+from tvm_export.backend import backend
+from tvm_export.lower import image_dtype, lower
+from tvm_export.storage import Storage
+
+__all__ = ["CompiledModel", "export", "fingerprint", "load"]
+
+_FORMAT, _VERSION = "hawq-library", 1
+_LIBRARY, _MANIFEST = "model.so", "manifest.json"
+_ALIGNMENT = 64
+"""Bytes; compiled CPU code takes aligned tensors for granted and does not check."""
+
+
+def fingerprint(program: IntegerProgram) -> str:
+    """Return a hash of the program's ops and integers: two programs with the same one give the same logits."""
+    digest = hashlib.sha256(repr(program.ops).encode())
+    for name in sorted(program.tensors):
+        digest.update(name.encode())
+        digest.update(program.tensors[name].contiguous().numpy().tobytes())
+    digest.update(program.output_scale.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def export(program: IntegerProgram, target: str, folder: Path, *, batch: int = 1, **options: Any) -> Path:
+    """Compile a program for a target.
+
+    Args:
+        program: certified here.
+        target: `llvm` or `cuda`.
+        folder: gets `model.so` and `manifest.json`.
+        batch: images per call of the library.
+        options: of the target (`mcpu`; `arch`), None for the default.
+
+    Returns:
+        The library.
+
+    Raises:
+        UsageError: unknown target or option value.
+        HawqError: an accumulator may leave int32, or the compiler failed.
+    """
+    certificate = certify(program)
+    chosen = backend(target, **options)
+    lowered = lower(program, chosen, batch)
+    executable = chosen.compile(lowered.module)
+    library = Path(folder) / _LIBRARY
+    write_atomically(library, lambda path: _export_library(executable, path))
+    storage = {
+        name: {
+            "channels": s.channels,
+            "packed": s.packed,
+            "shape": s.type.shape,
+            "bits": s.type.bits,
+            "signed": s.type.signed,
+        }
+        for name, s in lowered.storage.items()
+    }
+    body = {
+        **chosen.describe(),
+        "arch": program.arch,
+        "scheme": program.scheme,
+        "batch": batch,
+        "image": {"shape": program.input.out.shape, "dtype": image_dtype(program.input)},
+        "output_scale": program.output_scale.tolist(),
+        "program": fingerprint(program),
+        "certificate": certificate.to_json(),
+        "storage": storage,
+        "versions": {"tvm": tvm.__version__, "torch": torch.__version__},
+    }
+    write_json(Path(folder) / _MANIFEST, _FORMAT, _VERSION, body)
+    return library
+
+
+def _export_library(executable: tvm.runtime.Executable, path: Path) -> None:
+    shared = path.with_name(path.name + ".so")  # the linker goes by the suffix
+    try:
+        executable.export_library(str(shared))
+        shared.replace(path)
+    finally:
+        shared.unlink(missing_ok=True)
+
+
+class CompiledModel:
+    """Run an exported library.
+
+    Args:
+        module: the loaded library.
+        manifest: what `export` wrote beside it.
+    """
+
+    def __init__(self, module: tvm.runtime.Module, manifest: dict[str, Any]) -> None:
+        self.manifest = manifest
+        self.batch: int = manifest["batch"]
+        self.storage = {
+            name: Storage(TensorType(tuple(s["shape"]), s["bits"], s["signed"]), s["channels"], s["packed"])
+            for name, s in manifest["storage"].items()
+        }
+        self._on_cuda = manifest["target"] == "cuda"
+        self._machine = relax.VirtualMachine(module, tvm.cuda() if self._on_cuda else tvm.cpu())
+        self._output = self.storage[next(reversed(self.storage))]
+        self._scale = torch.tensor(manifest["output_scale"], dtype=torch.float32)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return integer logits, int32, (N, classes), of any number of images, (N, C, H, W)."""
+        return torch.cat([self._output.unpack(out)[:count] for out, count in self._run("main", images)])
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return float32 logits, (N, classes)."""
+        return self(images).float() * self._scale
+
+    def trace(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the codes of every tensor, int32, (N, C, H, W) or (N, F), by name, in program order."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.storage}
+        for outputs, count in self._run("trace", images):
+            for (name, storage), stored in zip(self.storage.items(), outputs, strict=True):
+                parts[name].append(storage.unpack(stored)[:count])
+        return {name: torch.cat(tensors) for name, tensors in parts.items()}
+
+    def runner(self, images: Tensor) -> Callable[[], Any]:
+        """Return a function that runs the library once on the first batch of images, for measuring."""
+        batch, _ = next(self._batches(images))
+        return lambda: self._machine["main"](batch)
+
+    def _run(self, entry: str, images: Tensor) -> Any:
+        for batch, count in self._batches(images):
+            yield _to_torch(self._machine[entry](batch)), count
+
+    def _batches(self, images: Tensor) -> Any:
+        expected = self.manifest["image"]
+        dtype = getattr(torch, expected["dtype"])
+        if tuple(images.shape[1:]) != tuple(expected["shape"]) or images.dtype != dtype:
+            raise HawqError(
+                f"the library wants images of {dtype}, shape (N, {', '.join(map(str, expected['shape']))}); "
+                f"given: {images.dtype}, {tuple(images.shape)}"
+            )
+        for start in range(0, len(images), self.batch):
+            chunk = images[start : start + self.batch]
+            count = len(chunk)
+            if count < self.batch:
+                chunk = torch.cat([chunk, chunk[:1].expand(self.batch - count, *chunk.shape[1:])])
+            yield _aligned(chunk.cuda() if self._on_cuda else chunk), count
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
+
+
+def _to_torch(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value
+    if hasattr(value, "numpy"):
+        return torch.from_numpy(np.array(value.numpy()))
+    return [_to_torch(item) for item in value]
+
+
+def load(folder: Path) -> CompiledModel:
+    """Load what `export` wrote.
+
+    Raises:
+        UsageError: there is no library in the folder.
+        HawqError: its manifest is torn, or it cannot be loaded here.
+    """
+    folder = Path(folder)
+    if not (folder / _LIBRARY).is_file():
+        raise UsageError(f"{folder} holds no compiled library; make one with `hawq export`")
+    manifest = read_json(folder / _MANIFEST, _FORMAT, _VERSION)
+    try:
+        return CompiledModel(tvm.runtime.load_module(str(folder / _LIBRARY)), manifest)
+    except (RuntimeError, OSError, ValueError, AttributeError) as error:
+        raise HawqError(f"{folder / _LIBRARY} cannot be loaded on this machine ({error}); export it again") from error

@@ -1,0 +1,1 @@
+"""Schedules of the op definitions, per target."""

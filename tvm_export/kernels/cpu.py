@@ -1,0 +1,125 @@
+"""Schedule op definitions for the CPU: AVX512-VNNI for dense convolutions, vectors over channels for the rest."""
+
+from typing import Any
+
+import tvm
+import tvm.s_tir as s_tir
+from tvm import te
+from tvm.s_tir import TensorIntrin
+from tvm.s_tir.tensor_intrin.x86 import dot_product_16x4_u8i8i32_desc
+from tvm.script import tirx as T
+
+from tvm_export.definitions import BLOCK, Definition
+
+__all__ = ["VNNI", "schedule"]
+
+VNNI = "hawq.vnni_u8s8s32"
+"""Multiply 4 unsigned by 16x4 signed bytes into 16 int32 sums; wraps, never saturates."""
+
+_TILE = 15
+"""Accumulators of 64 bytes in a register tile: 16 would exceed the 1024 bytes TVM keeps on the stack."""
+
+
+@T.prim_func(s_tir=True)
+def _vnni(
+    a: T.Buffer((4,), "uint8", offset_factor=1),
+    b: T.Buffer((16, 4), "int8", offset_factor=1),
+    c: T.Buffer((16,), "int32", offset_factor=1),
+) -> None:
+    with T.sblock("root"):
+        T.reads(c[0:16], a[0:4], b[0:16, 0:4])
+        T.writes(c[0:16])
+        c[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
+            T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"),
+            c.vload([0], dtype="int32x16"),
+            T.reinterpret(T.broadcast(T.reinterpret(a.vload([0], "uint8x4"), dtype="int32"), 16), dtype="uint8x64"),
+            b.vload([0, 0], dtype="int8x64"),
+            dtype="int32x16",
+        )
+
+
+# The intrinsic TVM ships under this shape declares operand types that LLVM 22 rejects.
+TensorIntrin.register(VNNI, dot_product_16x4_u8i8i32_desc, _vnni, override=True)
+
+
+def schedule(definition: Definition, vnni: bool) -> tvm.tirx.PrimFunc:
+    """Return the scheduled kernel.
+
+    Args:
+        definition: of the op.
+        vnni: whether the CPU has AVX512-VNNI.
+    """
+    function = te.create_prim_func(definition.arguments).without_attr("global_symbol")
+    sch = s_tir.Schedule(function)
+    blocks = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
+    if "conv" in blocks:
+        _dense(sch, vnni)
+    elif "sum" in blocks:
+        _reduce(sch)
+    else:
+        _pointwise(sch)
+    return sch.mod[sch.mod.get_global_vars()[0]]
+
+
+def _largest_divisor(value: int, limit: int) -> int:
+    return next(d for d in range(min(value, limit), 0, -1) if value % d == 0)
+
+
+def _extent(sch: s_tir.Schedule, loop: Any) -> int:
+    return int(sch.get(loop).extent)
+
+
+def _dense(sch: s_tir.Schedule, vnni: bool) -> None:
+    """Keep a tile of pixels x 16-channel blocks in registers, requantize it where it stands."""
+    conv, out, pad = (sch.get_sblock(name) for name in ("conv", "out", "pad"))
+    n, h, v, c = sch.get_loops(out)
+    pixels = _largest_divisor(_extent(sch, v), 14)
+    blocks = _largest_divisor(_extent(sch, c) // BLOCK, max(1, _TILE // pixels))
+    wo, wi = sch.split(v, [None, pixels])
+    obo, obi, oi = sch.split(c, [None, blocks, BLOCK])
+    sch.reorder(n, h, obo, wo, wi, obi, oi)
+    sch.vectorize(oi)
+    sch.unroll(obi)
+    sch.unroll(wi)
+    sch.parallel(sch.fuse(n, h, obo))
+    sch.compute_at(conv, wo, preserve_unit_loops=True)
+    *_, ch, cw, cob, coi, r, q, d, e = sch.get_loops(conv)
+    sch.reorder(ch, r, q, d, cob, cw, coi, e)
+    sch.unroll(cob)
+    sch.unroll(cw)
+    if not vnni:
+        sch.vectorize(coi)
+    init = sch.decompose_reduction(conv, r)
+    *_, iw, iob, ioi = sch.get_loops(init)
+    sch.vectorize(ioi)
+    sch.unroll(iw)
+    sch.unroll(iob)
+    if vnni:
+        sch.tensorize(coi, VNNI)
+    pn, ph, _, pc = sch.get_loops(pad)
+    sch.parallel(sch.fuse(pn, ph))
+    if _extent(sch, pc) % BLOCK == 0:
+        sch.vectorize(sch.split(pc, [None, BLOCK])[1])
+
+
+def _reduce(sch: s_tir.Schedule) -> None:
+    """Sum or maximise a window over vectors of channels."""
+    reduction, out = sch.get_sblock("sum"), sch.get_sblock("out")
+    n, h, _, c = sch.get_loops(out)
+    co, ci = sch.split(c, [None, BLOCK])
+    sch.vectorize(ci)
+    sch.parallel(sch.fuse(n, h))
+    sch.compute_at(reduction, co, preserve_unit_loops=True)
+    *_, lanes = sch.get_loops(reduction)[: 4 - len(sch.get(reduction).iter_vars)]
+    reduced = sch.get_loops(reduction)[4 - len(sch.get(reduction).iter_vars) :]
+    sch.reorder(*reduced, lanes)
+    sch.vectorize(lanes)
+    init = sch.decompose_reduction(reduction, reduced[0])
+    sch.vectorize(sch.get_loops(init)[-1])
+
+
+def _pointwise(sch: s_tir.Schedule) -> None:
+    n, h, _, c = sch.get_loops(sch.get_sblock("out"))
+    sch.parallel(sch.fuse(n, h))
+    if _extent(sch, c) % BLOCK == 0:
+        sch.vectorize(sch.split(c, [None, BLOCK])[1])

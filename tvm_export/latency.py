@@ -1,0 +1,56 @@
+"""Measure how long a library takes for one batch."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["Latency", "measure"]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latency of one call.
+
+    Attributes:
+        median_ms: median of the runs, in milliseconds.
+        p10_ms: 10th percentile.
+        p90_ms: 90th percentile.
+        runs: how many were measured.
+    """
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+
+
+def measure(call: Callable[[], Any], *, seconds: float = 1.0, warmup: int = 5, most: int = 1000) -> Latency:
+    """Call a function until the time is up and return its latency.
+
+    Args:
+        call: runs one batch; work on a GPU is waited for.
+        seconds: to spend, after the warm-up.
+        warmup: calls that are not counted.
+        most: runs at most.
+    """
+    for _ in range(warmup):
+        call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or (time.perf_counter() < end and len(times) < most):
+        _synchronize()
+        start = time.perf_counter()
+        call()
+        _synchronize()
+        times.append((time.perf_counter() - start) * 1e3)
+    low, median, high = np.percentile(times, [10, 50, 90])
+    return Latency(float(median), float(low), float(high), len(times))
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,60 @@
+"""Compile for CPUs with LLVM."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm.target import codegen
+
+from hawq.integer import IntegerProgram, TensorType
+from tvm_export.backend import register_backend
+from tvm_export.definitions import BLOCK, DEPTH, Site, define
+from tvm_export.kernels.cpu import schedule
+from tvm_export.storage import Storage, round_up
+
+__all__ = ["LlvmBackend"]
+
+
+@dataclass(frozen=True)
+class CpuKernel:
+    """A scheduled function and its constants."""
+
+    function: tvm.tirx.PrimFunc
+    constants: tuple[Any, ...]
+
+
+@register_backend("llvm")
+class LlvmBackend:
+    """Store one code a byte, channels in blocks of 16; use AVX512-VNNI where the CPU has it.
+
+    Args:
+        mcpu: LLVM's name of the CPU; by default this machine's.
+    """
+
+    device = "cpu"
+
+    def __init__(self, mcpu: str | None = None) -> None:
+        self.mcpu = mcpu or codegen.llvm_get_system_cpu()
+        self.target = tvm.target.Target({"kind": "llvm", "mcpu": self.mcpu})
+        self.vnni = bool(codegen.llvm_cpu_has_features("avx512vnni", self.target))
+
+    def storage(self, kind: TensorType, *, image: bool) -> Storage:
+        """Return bytes, 16-bit or 32-bit words; the few channels of an image are padded to 4 only."""
+        return Storage(kind, round_up(kind.shape[0], DEPTH if image else BLOCK))
+
+    def kernel(self, site: Site) -> CpuKernel:
+        """Return the kernel of one op."""
+        definition = define(site)
+        return CpuKernel(schedule(definition, self.vnni), tuple(array for _, array in definition.constants))
+
+    def compile(self, module: tvm.IRModule) -> tvm.runtime.Executable:
+        """Compile a lowered network."""
+        with self.target:
+            return tvm.compile(module, self.target)
+
+    def check(self, program: IntegerProgram) -> None:
+        """Accept every certified program: a sum shifted by the zero point or by 128 wraps back to the true one."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the manifest says about the target."""
+        return {"target": "llvm", "mcpu": self.mcpu, "vnni": self.vnni}
