@@ -6,6 +6,7 @@ norm, activations, pooling and additions do not. A new cost is one function unde
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil, floor, log10
 
 from hawq.bitconfig import UnitBits
 from hawq.graph.ir import FloatGraph
@@ -54,8 +55,10 @@ class Cost:
         return value / self.suffixes[self.symbol]
 
     def show(self, value: float) -> str:
-        """Return a plain value as text, for example `11.138 MiB`."""
-        return f"{self.scaled(value):.3f} {self.symbol}"
+        """Return a plain value as text, rounded up so that it works as a limit, for example `11.138 MiB`."""
+        scaled = self.scaled(value)
+        decimals = 3 if scaled >= 1 or scaled <= 0 else 3 - floor(log10(scaled))
+        return f"{ceil(scaled * 10**decimals) / 10**decimals:.{decimals}f} {self.symbol}"
 
 
 COSTS: dict[str, Cost] = {}

@@ -52,7 +52,13 @@ def test_size_is_bits_over_eight_and_bops_are_macs_times_both_widths():
     unit = UnitFacts("conv", weights=10, macs=700)
     assert COSTS["size"].of(unit, UnitBits(5, 8)) == 6.25
     assert COSTS["bops"].of(unit, UnitBits(5, 8)) == 28000
+
+
+def test_costs_are_shown_rounded_up_with_four_digits_at_least():
     assert COSTS["size"].show(3 * 2**20) == "3.000 MiB"
+    assert COSTS["size"].show(3 * 2**20 + 1) == "3.001 MiB"
+    assert COSTS["size"].show(1700) == "0.001622 MiB"
+    assert COSTS["size"].show(0) == "0.000 MiB"
     assert COSTS["bops"].show(1.5e9) == "1.500 G"
 
 
