@@ -1,6 +1,7 @@
 """Estimate sensitivity as average Hessian trace times squared weight error (HAWQ-V2, 1911.03852)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 
@@ -8,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hawq.graph.interpret import run_float
 from hawq.graph.ir import FloatGraph
-from hawq.sensitivity.forward import folded_parameters, logits
+from hawq.sensitivity.folded import folded_graph, weight_name
 from hawq.sensitivity.hutchinson import Estimate, Probing, WeightedLoss, block_traces
 from hawq.sensitivity.perturbation import WIDTHS, squared_error
 from hawq.sensitivity.registry import Batch, Measurement, OnProbe, register_sensitivity
@@ -33,12 +35,14 @@ def hessian(graph: FloatGraph, batches: Sequence[Batch], probing: Probing, on_pr
         probing: of the Hutchinson estimator.
         on_probe: follows the progress.
     """
-    weights, biases = folded_parameters(graph)
+    folded = folded_graph(graph)
+    weights = {unit: folded.tensors[weight_name(unit)] for unit in graph.units}
     leaves = {unit: weight.clone().requires_grad_() for unit, weight in weights.items()}
+    probed = replace(folded, tensors={**folded.tensors, **{weight_name(u): leaf for u, leaf in leaves.items()}})
     images = sum(len(labels) for _, labels in batches)
 
     def loss(image: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(logits(graph, leaves, biases, image), label)
+        return F.cross_entropy(run_float(probed, image)[probed.output], label)
 
     losses = [WeightedLoss(partial(loss, image, label), len(label) / images) for image, label in batches]
     with torch.enable_grad():

@@ -23,7 +23,8 @@ class Probing:
     """Decide how many probes are drawn.
 
     Attributes:
-        relative_error: stop when every block's standard error is at most this share of its |trace| (after 8 probes).
+        relative_error: stop (after 8 probes) when every block's standard error is at most this share of its |trace|,
+            or of the mean |trace| of all blocks where that is larger: no block has to be known better than it matters.
         max_probes: stop here in any case.
         seed: of the probes.
     """
@@ -58,11 +59,6 @@ class Estimate:
     mean: float
     error: float
     probes: int
-
-    @property
-    def relative_error(self) -> float:
-        """Standard error over |mean|; 0 for a block without curvature."""
-        return self.error / abs(self.mean) if self.mean else (0.0 if self.error == 0 else float("inf"))
 
 
 @dataclass(frozen=True)
@@ -111,11 +107,18 @@ def block_traces(
         samples += total.tolist()
         columns = torch.tensor(samples, dtype=torch.float64)
         estimates = {name: _estimate(columns[:, i]) for i, name in enumerate(parameters)}
-        worst = max((estimate.relative_error for estimate in estimates.values()), default=0.0)
+        worst = _worst_error(list(estimates.values()))
         on_probe(len(samples), worst)
         if worst == 0 or (worst <= probing.relative_error and len(samples) >= _TRUSTED):
             break
     return estimates
+
+
+def _worst_error(estimates: Sequence[Estimate]) -> float:
+    """Return the largest standard error relative to the block's |trace|, or to the mean |trace| if that is larger."""
+    typical = sum(abs(estimate.mean) for estimate in estimates) / len(estimates) if estimates else 0.0
+    errors = (estimate.error / max(abs(estimate.mean), typical) for estimate in estimates if estimate.error)
+    return max(errors, default=0.0)
 
 
 def _products(parameters: list[Tensor], part: WeightedLoss, count: int, generator: torch.Generator) -> Tensor:

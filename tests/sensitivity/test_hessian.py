@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from small_graph import batches, build, reference
 
+from hawq.graph.interpret import run_float
 from hawq.qat.fold import folded_weight
-from hawq.sensitivity.forward import folded_parameters, logits
+from hawq.sensitivity.folded import folded_graph, weight_name
 from hawq.sensitivity.hessian import hessian
 from hawq.sensitivity.hutchinson import Probing
 from hawq.sensitivity.perturbation import WIDTHS, squared_error
@@ -23,7 +24,7 @@ def _double(graph):
 def test_the_folded_network_computes_what_the_float_network_computes():
     graph = _double(build())
     (image, _), *_ = batches(3)
-    folded = logits(graph, *folded_parameters(graph), image.double())
+    folded = run_float(folded_graph(graph), image.double())["head"]
     assert torch.allclose(folded, reference(graph.tensors, image.double()), rtol=0, atol=1e-12)
 
 
@@ -43,12 +44,14 @@ def test_more_bits_leave_less_error():
 
 def _exact_traces(graph, data):
     """Return the trace of each unit's Hessian over its folded weights, from the Hessian in full."""
-    weights, biases = folded_parameters(graph)
+    folded = folded_graph(graph)
+    weights = {unit: folded.tensors[weight_name(unit)] for unit in graph.units}
     images = sum(len(y) for _, y in data)
 
     def loss(*leaves):
-        named = dict(zip(weights, leaves, strict=True))
-        return sum(F.cross_entropy(logits(graph, named, biases, x), y) * len(y) for x, y in data) / images
+        named = {weight_name(unit): leaf for unit, leaf in zip(weights, leaves, strict=True)}
+        moved = type(graph)(folded.nodes, folded.output, {**folded.tensors, **named})
+        return sum(F.cross_entropy(run_float(moved, x)["head"], y) * len(y) for x, y in data) / images
 
     full = torch.autograd.functional.hessian(loss, tuple(weights.values()))
     return {u: float(full[i][i].reshape(w.numel(), -1).trace()) for i, (u, w) in enumerate(weights.items())}
