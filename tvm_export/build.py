@@ -1,6 +1,8 @@
 """Compile an IntegerProgram into a folder that runs anywhere the target does; load it again."""
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,12 @@ def load(folder: Path) -> CompiledModel:
         raise UsageError(f"{folder} holds no compiled library; make one with `hawq export`")
     manifest = read_json(folder / _MANIFEST, _FORMAT, _VERSION)
     try:
-        return CompiledModel(tvm.runtime.load_module(str(folder / _LIBRARY)), manifest)
+        return CompiledModel(_load_fresh(folder / _LIBRARY), manifest)
     except (RuntimeError, OSError, ValueError, AttributeError) as error:
         raise HawqError(f"{folder / _LIBRARY} cannot be loaded on this machine ({error}); export it again") from error
+
+
+def _load_fresh(library: Path) -> tvm.runtime.Module:
+    """Load a copy under a name of its own: the dynamic loader answers a known path with what it loaded before."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tvm.runtime.load_module(shutil.copy(library, folder))

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hawq.graph.trace import trace
 from pytorchcv.model_provider import get_model
 from shared_data import cifar10, normalise, predictions, shared, top1
 
 from hawq.bitconfig import BitConfig, UnitBits
+from hawq.graph.trace import trace
 from hawq.qat.model import QuantizedModel
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
