@@ -40,6 +40,7 @@ format: $(INSTALLED_DEV) ## Rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 dev: $(INSTALLED_DEV) ## Set up .venv with the development tools
+	@:
 
 # A stamp carries the hash of pyproject.toml: changed dependencies install again, an unchanged file never does.
 $(INSTALLED): | $(BIN)/python
