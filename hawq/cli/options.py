@@ -6,47 +6,92 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "DEFAULT_ARCH",
+    "DEFAULT_DATA",
+    "DEFAULT_SCHEME",
     "ArchOption",
     "BatchSizeOption",
     "DataOption",
     "DataPathOption",
     "DeviceOption",
+    "InterpolationOption",
     "JsonOption",
+    "MeanOption",
+    "NumClassesOption",
     "PretrainedOption",
     "RunDirOption",
     "SchemeOption",
     "SeedOption",
+    "SizeOption",
+    "StdOption",
+    "TargetOption",
+    "ThreadsOption",
     "WeightsOption",
+    "WorkersOption",
 ]
 
 DEFAULT_ARCH = "resnet20_cifar10"
 DEFAULT_DATA = "digits"
 DEFAULT_SCHEME = "bops0.5"
 
+_FLOAT, _DATA = "Float network", "Data"
+
 ArchOption = Annotated[
     str,
     typer.Option(
         "--arch", "-a",
         help="Network: a pytorchcv name, torchvision:NAME, timm:NAME or path/to/file.py:factory.",
+        rich_help_panel=_FLOAT,
     ),
 ]  # fmt: skip
+PretrainedOption = Annotated[
+    bool, typer.Option("--pretrained", help="Download the library's weights.", rich_help_panel=_FLOAT)
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Float weights: .safetensors, or a .pth state dict.", rich_help_panel=_FLOAT),
+]
+NumClassesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--num-classes",
+        min=1,
+        help="Classes of the network.",
+        show_default="the library's with given weights, else the data's",
+        rich_help_panel=_FLOAT,
+    ),
+]
 DataOption = Annotated[
-    str, typer.Option("--data", help="Data set: digits (embedded), cifar10, cifar100, npz or imagefolder.")
+    str,
+    typer.Option(
+        "--data", help="digits (embedded), cifar10, cifar100, npz, imagefolder, or a path.", rich_help_panel=_DATA
+    ),
 ]
 DataPathOption = Annotated[
-    Path | None, typer.Option("--data-path", help="Folder or .npz file of the data set; digits needs none.")
+    Path | None,
+    typer.Option("--data-path", help="Folder or .npz file of the data; digits needs none.", rich_help_panel=_DATA),
+]
+SizeOption = Annotated[int | None, typer.Option("--size", min=1, help="Image size in pixels.", rich_help_panel=_DATA)]
+MeanOption = Annotated[
+    str | None, typer.Option("--mean", help="Mean per channel: 0.485,0.456,0.406.", rich_help_panel=_DATA)
+]
+StdOption = Annotated[str | None, typer.Option("--std", help="Standard deviation per channel.", rich_help_panel=_DATA)]
+InterpolationOption = Annotated[
+    str | None, typer.Option("--interpolation", help="bilinear or bicubic.", rich_help_panel=_DATA)
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", "-j", min=0, help="Threads that decode images.", rich_help_panel=_DATA)
 ]
 RunDirOption = Annotated[
-    Path | None, typer.Option("--run-dir", help="Where the run's files live.", show_default="runs/<arch>-<data>")
+    Path | None,
+    typer.Option("--run-dir", "--save-path", help="Where the run's files live.", show_default="runs/<arch>-<data>"),
 ]
 SchemeOption = Annotated[
     str,
-    typer.Option("--quant-scheme", "--scheme", help="Bit config: uniform8, uniform4, a searched name or a .json file."),
+    typer.Option("--quant-scheme", "--scheme", help="uniform8, uniform4, the name of a searched scheme, or a .json."),
 ]
-PretrainedOption = Annotated[bool, typer.Option("--pretrained", help="Download the library's pretrained weights.")]
-WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", help="Float weights: a .safetensors file, or a .pth state dict.")
-]
+TargetOption = Annotated[str, typer.Option("--target", help="llvm (CPU) or cuda.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU threads, pinned.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images per batch.")]

@@ -1,0 +1,46 @@
+"""Keep checkpoints: written whole or not at all, read without running code."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from hawq.errors import HawqError, UsageError
+from hawq.files import write_atomically
+
+__all__ = ["read_checkpoint", "write_checkpoint"]
+
+_FORMAT, _VERSION = "hawq-checkpoint", 1
+
+
+def write_checkpoint(path: Path, body: Mapping[str, Any]) -> None:
+    """Write tensors, numbers, strings and containers of them.
+
+    The keys of a quantized network's checkpoint: `arch`, `scheme`, `units` (unit -> [weight bits, activation bits]),
+    `options` (QuantOptions), `num_classes`, `input_shape`, `model` (state dict), `optimizer`, `rng`, `epoch` (epochs
+    done), `step`, `best` (best top-1 so far, percent), `settings` (the resolved training options).
+    """
+    write_atomically(path, lambda temporary: torch.save({"format": _FORMAT, "version": _VERSION, **body}, temporary))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint written by `write_checkpoint`.
+
+    Raises:
+        UsageError: no such file.
+        HawqError: the file is torn, of another kind, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist; train it first with `python quant_train.py`")
+    try:
+        body = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise HawqError(
+            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); train it again"
+        ) from error
+    if not isinstance(body, dict) or body.get("format") != _FORMAT or body.get("version") != _VERSION:
+        raise HawqError(f"{path} is no checkpoint of hawq (format {_FORMAT}, version {_VERSION})")
+    return body

@@ -1,0 +1,132 @@
+"""Open what every command works on: the run, its data, its float network and the traced graph."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hawq.cli.console import console, progress
+from hawq.data import ImageData, load_data
+from hawq.errors import UsageError
+from hawq.graph.ir import FloatGraph
+from hawq.graph.trace import trace
+from hawq.models import input_spec
+from hawq.runs import RunDir
+from hawq.train.float import FloatRequest, ensure_float
+from hawq.train.loop import Progress
+
+__all__ = ["DataRequest", "Session", "open_session", "training_progress"]
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Say which images are wanted, and what of their preprocessing is overridden.
+
+    Attributes:
+        name: of the data set, or a path that is recognised by its content.
+        path: folder or file; None for the embedded digits.
+        percentage: fraction of the training set that is used, 0..1.
+        size: of the images in pixels.
+        mean: per channel, separated by commas.
+        std: per channel, separated by commas.
+        interpolation: bilinear or bicubic.
+    """
+
+    name: str
+    path: Path | None = None
+    percentage: float = 1.0
+    size: int | None = None
+    mean: str | None = None
+    std: str | None = None
+    interpolation: str | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works on.
+
+    Attributes:
+        arch: name of the network.
+        data: images.
+        model: the float network, in evaluation mode.
+        graph: its canonical graph at the size of the images.
+        run: where files live.
+    """
+
+    arch: str
+    data: ImageData
+    model: nn.Module
+    graph: FloatGraph
+    run: RunDir
+
+
+def open_session(request: FloatRequest, data: DataRequest, run_dir: Path | None = None) -> Session:
+    """Load the data, get the float network (trained, if need be, on the embedded data) and trace it.
+
+    Raises:
+        UsageError: unknown network or data, or no weights.
+        HawqError: weights that do not fit, a network that cannot be traced.
+    """
+    images = open_data(request.arch, data, request.seed)
+    run = RunDir.of(request.arch, images.name, run_dir)
+    model = ensure_float(request, images, run, lambda: training_progress(f"training float {request.arch}"))
+    size = images.preprocessing.size
+    return Session(request.arch, images, model, trace(model, (3, size, size)), run)
+
+
+def open_data(arch: str, data: DataRequest, seed: int) -> ImageData:
+    """Return the images, prepared as the data set, the network and the overrides say, in rising order."""
+    images = load_data(
+        data.name,
+        data.path,
+        spec=input_spec(arch),
+        size=data.size,
+        mean=_numbers(data.mean, "--mean"),
+        std=_numbers(data.std, "--std"),
+        interpolation=data.interpolation,
+    )
+    return images.subset(data.percentage, seed) if data.percentage < 1 else images
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3:
+        raise UsageError(f"{option} {text!r}: give three numbers, for example 0.485,0.456,0.406")
+    return numbers
+
+
+class _Bars:
+    """Show an epoch's steps as a bar and its metrics as a line."""
+
+    def __init__(self, bars: Any, title: str) -> None:
+        self._bars, self._title = bars, title
+        self._task = bars.add_task(title, total=None, status="")
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        self._bars.update(
+            self._task,
+            completed=step,
+            total=steps,
+            description=f"{self._title}, epoch {epoch + 1}",
+            status=f"loss {loss:.3f}",
+        )
+
+    def epoch(self, row: dict[str, float]) -> None:
+        console.print(
+            f"{self._title}: epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, top-1 {row['top1']:.2f}%", style="dim"
+        )
+
+
+@contextmanager
+def training_progress(title: str) -> Iterator[Progress]:
+    """Follow a training on the terminal."""
+    with progress() as bars:
+        yield _Bars(bars, title)

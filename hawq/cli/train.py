@@ -1,0 +1,108 @@
+"""`hawq train`, also `python quant_train.py`: fine-tune a quantized network."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hawq.cli import options as opt
+
+_TRAIN, _QUANT = "Training", "Quantization"
+
+
+def train(
+    arch: opt.ArchOption = opt.DEFAULT_ARCH,
+    data: opt.DataOption = opt.DEFAULT_DATA,
+    data_path: opt.DataPathOption = None,
+    quant_scheme: opt.SchemeOption = opt.DEFAULT_SCHEME,
+    run_dir: opt.RunDirOption = None,
+    pretrained: opt.PretrainedOption = False,
+    weights: opt.WeightsOption = None,
+    num_classes: opt.NumClassesOption = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", min=0, help="Passes over the data; 0 calibrates alone.", rich_help_panel=_TRAIN),
+    ] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=_TRAIN)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", min=1, help="Images per step.", rich_help_panel=_TRAIN)
+    ] = None,
+    momentum: Annotated[
+        float | None, typer.Option("--momentum", help="Momentum of SGD.", rich_help_panel=_TRAIN)
+    ] = None,
+    wd: Annotated[
+        float | None, typer.Option("--wd", "--weight-decay", help="Weight decay.", rich_help_panel=_TRAIN)
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on from this checkpoint.", rich_help_panel=_TRAIN)
+    ] = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", "-e", help="Only evaluate the checkpoint.", rich_help_panel=_TRAIN)
+    ] = False,
+    data_percentage: Annotated[
+        float, typer.Option("--data-percentage", min=0, max=1, help="Part of the training set.", rich_help_panel=_TRAIN)
+    ] = 1.0,
+    fix_bn: Annotated[
+        bool, typer.Option("--fix-BN/--no-fix-BN", help="Fold running statistics.", rich_help_panel=_QUANT)
+    ] = True,
+    act_range_momentum: Annotated[
+        float, typer.Option(help="Of activation ranges, 0..1; -1: running min and max.", rich_help_panel=_QUANT)
+    ] = 0.99,
+    asymmetric: Annotated[
+        bool, typer.Option("--asymmetric", help="Zero points for signed activations.", rich_help_panel=_QUANT)
+    ] = False,
+    size: opt.SizeOption = None,
+    mean: opt.MeanOption = None,
+    std: opt.StdOption = None,
+    interpolation: opt.InterpolationOption = None,
+    workers: opt.WorkersOption = 0,
+    device: opt.DeviceOption = "cpu",
+    seed: opt.SeedOption = 0,
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Fine-tune a network at the bits of a scheme; evaluation is in exact integers.
+
+    Example: python quant_train.py --quant-scheme bops0.5
+
+    Settings that are not given come from the data set's recipe; HAWQ's (lr 1e-4, weight decay 1e-4, batch 128, 90
+    epochs) where there is none.
+    """
+    from dataclasses import replace
+
+    from hawq.cli.console import console, print_json
+    from hawq.cli.session import DataRequest, open_session, training_progress
+    from hawq.qat.checkpoint import load_quantized
+    from hawq.qat.plan import QuantOptions
+    from hawq.schemes import resolve_scheme
+    from hawq.train.evaluate import accuracy
+    from hawq.train.float import FloatRequest
+    from hawq.train.quantized import QuantizedRun, train_quantized
+    from hawq.train.recipes import quantized_recipe
+
+    session = open_session(
+        FloatRequest(arch, num_classes, pretrained, weights, seed),
+        DataRequest(data, data_path, data_percentage, size, mean, std, interpolation),
+        run_dir,
+    )
+    bits = resolve_scheme(quant_scheme, arch, session.graph)
+    folder = session.run.scheme(bits.scheme)
+    if evaluate:
+        model = load_quantized(resume or session.run.best(bits.scheme), session.graph)
+        result = accuracy(model, session.data.batches("test", 128, workers=workers))
+    else:
+        given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "momentum": momentum, "weight_decay": wd}
+        recipe = replace(quantized_recipe(session.data.name), seed=seed)
+        config = replace(recipe, **{name: value for name, value in given.items() if value is not None})
+        options = QuantOptions(fix_bn, act_range_momentum, asymmetric)
+        quantized = QuantizedRun(bits, options, config, folder, device, resume, workers)
+        try:
+            _, result = train_quantized(
+                quantized, session.graph, session.data, lambda: training_progress(f"training {bits.scheme}")
+            )
+        except KeyboardInterrupt:
+            console.print(f"stopped; the last whole epoch is kept: go on with --resume {folder / 'checkpoint.pt'}")
+            raise
+    console.print(f"{bits.scheme}: top-1 {result.top1:.2f}% over {result.images} images, computed in integers")
+    console.print(f"checkpoint: {folder / 'best.pt'}; next: hawq export --target llvm")
+    if as_json:
+        print_json({"scheme": bits.scheme, "top1": result.top1, "top5": result.top5, "images": result.images})

@@ -1,0 +1,1 @@
+"""Train float networks and quantized ones, evaluate them, and keep checkpoints that survive anything."""

@@ -1,0 +1,29 @@
+"""Hold the training settings that are used when the user gives none."""
+
+from dataclasses import replace
+
+from hawq.train.loop import Schedule, TrainConfig
+
+__all__ = ["float_recipe", "quantized_recipe"]
+
+# 2011.10680: SGD, momentum 0.9, lr 1e-4, weight decay 1e-4, batch 128, lr times 0.1 every 30 epochs
+_HAWQ = TrainConfig(epochs=90, lr=1e-4)
+
+_FLOAT = {"digits": TrainConfig(epochs=8, lr=0.1, weight_decay=5e-4, batch_size=64, schedule=Schedule.ONE_CYCLE)}
+
+_QUANTIZED = {
+    "digits": TrainConfig(epochs=3, lr=0.01, batch_size=64, schedule=Schedule.COSINE),
+    "cifar10": TrainConfig(epochs=10, lr=0.01, schedule=Schedule.COSINE),
+    "cifar100": TrainConfig(epochs=10, lr=0.01, schedule=Schedule.COSINE),
+    "npz": TrainConfig(epochs=10, lr=0.01, schedule=Schedule.COSINE),
+}
+
+
+def float_recipe(data: str, seed: int) -> TrainConfig | None:
+    """Return how a float network is trained on a data set, or None where that is not offered."""
+    return replace(_FLOAT[data], seed=seed) if data in _FLOAT else None
+
+
+def quantized_recipe(data: str) -> TrainConfig:
+    """Return how a quantized network is fine-tuned on a data set."""
+    return _QUANTIZED.get(data, _HAWQ)
