@@ -7,11 +7,13 @@ norm, activations, pooling and additions do not. A new cost is one function unde
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, floor, log10
+from pathlib import Path
 
 from hawq.bitconfig import UnitBits
+from hawq.files import write_json
 from hawq.graph.ir import FloatGraph
 
-__all__ = ["COSTS", "Cost", "UnitFacts", "register_cost", "total_cost", "unit_facts"]
+__all__ = ["COSTS", "Cost", "UnitFacts", "register_cost", "save_costs", "total_cost", "unit_facts"]
 
 
 @dataclass(frozen=True)
@@ -110,3 +112,17 @@ def total_cost(cost: Cost, units: Iterable[UnitFacts], bits: Mapping[str, UnitBi
         bits: unit name -> bits; may hold more units than are counted.
     """
     return sum(cost.of(unit, bits[unit.name]) for unit in units)
+
+
+def save_costs(path: Path, facts: Mapping[str, UnitFacts], widths: Iterable[int]) -> None:
+    """Write every unit's cost at every width, weights and input alike, in plain units (bytes, bit operations)."""
+    widths = list(widths)
+    units = {
+        unit.name: {
+            "weights": unit.weights,
+            "macs": unit.macs,
+            **{name: {str(b): cost.of(unit, UnitBits(b, b)) for b in widths} for name, cost in COSTS.items()},
+        }
+        for unit in facts.values()
+    }
+    write_json(path, "hawq-costs", 1, {"units": units})

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from hawq.bitconfig import UnitBits
-from search.costs import COSTS, UnitFacts, total_cost, unit_facts
+from hawq.files import read_json
+from search.costs import COSTS, UnitFacts, save_costs, total_cost, unit_facts
 
 NOTES = Path(__file__).parents[3] / "shared" / "notes"
 PUBLISHED = NOTES / "published_bit_configs.json"
@@ -74,3 +75,10 @@ def test_a_traced_network_has_the_published_facts(published, arch):
     for scheme, figures in EXACT[arch].items():
         mib, giga = _figures(facts, published["schemes"][arch][scheme])
         assert (round(mib, 3), round(giga, 2)) == figures
+
+
+def test_the_costs_of_a_run_are_kept(tmp_path):
+    save_costs(tmp_path / "costs.json", {"conv": UnitFacts("conv", weights=10, macs=700)}, (4, 8))
+    assert read_json(tmp_path / "costs.json", "hawq-costs", 1)["units"] == {
+        "conv": {"weights": 10, "macs": 700, "size": {"4": 5, "8": 10}, "bops": {"4": 11200, "8": 44800}}
+    }
