@@ -1,0 +1,97 @@
+"""Hold a data set and hand out its batches, the same ones on every machine and with any number of workers."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hawq.data.preprocessing import Preprocessing
+from hawq.data.splits import Augment, Split
+
+__all__ = ["ImageData"]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set.
+
+    Attributes:
+        name: of the kind of data set.
+        train: images to train and calibrate on.
+        test: images to measure on.
+        num_classes: number of labels.
+        preprocessing: how pixels become the network's input.
+        augment: how training images are varied.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    preprocessing: Preprocessing
+    augment: Augment
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        augment: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        limit: int | None = None,
+        raw: bool = False,
+        workers: int = 0,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches that depend on nothing but the arguments.
+
+        Args:
+            split: `train` or `test`.
+            batch_size: images per batch; the last may have fewer.
+            shuffle: draw the order from (seed, epoch).
+            augment: vary the images as the data set does for training, from (seed, epoch).
+            seed: of order and variation.
+            epoch: of order and variation.
+            limit: images at most.
+            raw: yield uint8 pixels instead of normalised float32.
+            workers: threads that decode ahead.
+
+        Yields:
+            Images, (n, 3, size, size), and labels, int64, (n,).
+        """
+        source = self.train if split == "train" else self.test
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(len(source), generator=generator) if shuffle else torch.arange(len(source))
+        seeds = torch.randint(0, 2**62, (len(source),), generator=generator)
+        kind = self.augment if augment else Augment.NONE
+
+        def load(indices: Tensor) -> tuple[Tensor, Tensor]:
+            pixels = source.pixels(indices, kind, seeds[indices])
+            return pixels if raw else self.preprocessing.normalise(pixels), source.labels[indices]
+
+        chunks = order[:limit].split(batch_size)
+        return _ahead(load, chunks, workers) if workers else map(load, chunks)
+
+    def subset(self, percentage: float, seed: int) -> "ImageData":
+        """Return the data set with a fraction of the training images, 0..1, at least one, drawn from the seed."""
+        count = max(1, round(percentage * len(self.train)))
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+        return replace(self, train=self.train.select(order[:count].sort().values))
+
+
+def _ahead(
+    load: Callable[[Tensor], tuple[Tensor, Tensor]], chunks: tuple[Tensor, ...], workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Load in threads, at most two batches a worker ahead, and yield in order."""
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        for chunk in chunks:
+            pending.append(pool.submit(load, chunk))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

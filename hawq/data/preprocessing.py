@@ -1,0 +1,87 @@
+"""Hold in one place how pixels become a network's input."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hawq.errors import UsageError
+
+__all__ = ["CROP_RATIO", "IMAGENET_MEAN", "IMAGENET_STD", "ModelSpec", "Preprocessing"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CROP_RATIO = 0.875
+"""Centre crop over shorter side: 224 of 256, 299 of 342."""
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class ModelSpec(Protocol):
+    """What a network knows of its input; None where it knows nothing."""
+
+    size: int | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    interpolation: str | None
+    crop_ratio: float | None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Say how an image becomes a tensor.
+
+    Attributes:
+        size: of the square image, pixels.
+        resize: length of the shorter side before the centre crop; None where images have the right size already.
+        mean: per channel, of pixels scaled to 0..1.
+        std: per channel.
+        interpolation: bilinear or bicubic.
+    """
+
+    size: int
+    resize: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            UsageError: an unknown interpolation, or a std that is not positive.
+        """
+        if self.interpolation not in _FILTERS:
+            raise UsageError(f"interpolation {self.interpolation!r}: allowed are {', '.join(_FILTERS)}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UsageError(f"mean {self.mean} and std {self.std}: give three numbers each, std above 0")
+
+    @property
+    def filter(self) -> Image.Resampling:
+        """Pillow's name of the interpolation."""
+        return _FILTERS[self.interpolation]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return (p / 255 - mean) / std, float32, of uint8 pixels, (N, 3, H, W)."""
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return (pixels.float() / 255 - mean) / std
+
+    def refined(self, spec: ModelSpec | None, overrides: Mapping[str, Any]) -> "Preprocessing":
+        """Return this with what the network knows, then what the user says (None: nothing)."""
+        known = {} if spec is None else {k: getattr(spec, k) for k in ("size", "mean", "std", "interpolation")}
+        found = replace(self, **_given(known))
+        found = replace(found, **_given(overrides))
+        if self.resize is None:
+            return found
+        ratio = (spec.crop_ratio if spec is not None else None) or CROP_RATIO
+        return replace(found, resize=round(found.size / ratio))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return asdict(self)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
