@@ -1,0 +1,273 @@
+"""Create float networks by name, and load their weights."""
+
+import difflib
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hawq.errors import HawqError, UsageError
+from hawq.files import read_tensors
+
+__all__ = ["InputSpec", "create_model", "input_spec", "load_weights"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a library knows of a network's input; None where it says nothing.
+
+    Attributes:
+        size: of the square image, pixels.
+        mean: per channel, of pixels scaled to 0..1.
+        std: per channel.
+        interpolation: bilinear or bicubic.
+        crop_ratio: centre crop over shorter side.
+    """
+
+    size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str | None = None
+    crop_ratio: float | None = None
+
+
+class Source:
+    """A library of networks. `build` returns one, `spec` what is known of its input."""
+
+    name = ""
+
+    def build(self, name: str, num_classes: int | None, pretrained: bool) -> nn.Module:
+        """Return the network `name`, with the library's number of classes where none is given."""
+        raise NotImplementedError
+
+    def spec(self, name: str) -> InputSpec:
+        """Return what is known of the input of `name`."""
+        return InputSpec()
+
+
+_SOURCES: dict[str, Source] = {}
+
+
+def _register(cls: type[Source]) -> type[Source]:
+    _SOURCES[cls.name] = cls()
+    return cls
+
+
+def _classes(num_classes: int | None) -> dict[str, int]:
+    return {} if num_classes is None else {"num_classes": num_classes}
+
+
+def _check_name(name: str, known: list[str], library: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=5)
+        hint = f"; similar: {', '.join(near)}" if near else ""
+        raise UsageError(f"{library} has no network {name!r}{hint}. Other sources: torchvision:NAME, timm:NAME, "
+                         "path/to/file.py:factory")  # fmt: skip
+
+
+@_register
+class PytorchCv(Source):
+    """pytorchcv, whose names need no prefix."""
+
+    name = "pytorchcv"
+
+    def build(self, name: str, num_classes: int | None, pretrained: bool) -> nn.Module:
+        """Return the network `name`."""
+        from pytorchcv.model_provider import _models, get_model
+
+        _check_name(name, list(_models), self.name)
+        return get_model(name, pretrained=pretrained, **_classes(num_classes))
+
+    def spec(self, name: str) -> InputSpec:
+        """Return the size its networks take by the data set in their name."""
+        if re.search(r"_(cifar10|cifar100|svhn)$", name):
+            return InputSpec(size=32)
+        return InputSpec(size=299 if name.startswith(("inceptionv", "inceptionresnetv", "xception")) else 224)
+
+
+@_register
+class Torchvision(Source):
+    """torchvision's classification networks."""
+
+    name = "torchvision"
+
+    def build(self, name: str, num_classes: int | None, pretrained: bool) -> nn.Module:
+        """Return the network `name`."""
+        from torchvision import models
+
+        _check_name(name, models.list_models(models), self.name)
+        # GoogLeNet and Inception have auxiliary heads that only training uses
+        extra = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        extra = {} if pretrained else extra
+        return models.get_model(name, weights="DEFAULT" if pretrained else None, **extra, **_classes(num_classes))
+
+    def spec(self, name: str) -> InputSpec:
+        """Return what the newest weights' preprocessing says."""
+        from torchvision import models
+
+        if name not in models.list_models(models):
+            return InputSpec()
+        preset = models.get_model_weights(name).DEFAULT.transforms()
+        ratio = preset.crop_size[0] / preset.resize_size[0]
+        return InputSpec(preset.crop_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value, ratio)
+
+
+@_register
+class Timm(Source):
+    """timm, an extra."""
+
+    name = "timm"
+
+    @staticmethod
+    def _library() -> Any:
+        try:
+            import timm
+        except ImportError as error:
+            raise UsageError("timm: networks need the package timm: pip install 'hawq[timm]'") from error
+        return timm
+
+    def build(self, name: str, num_classes: int | None, pretrained: bool) -> nn.Module:
+        """Return the network `name`."""
+        timm = self._library()
+        _check_name(name.split(".")[0], timm.list_models(), self.name)
+        return timm.create_model(name, pretrained=pretrained, **_classes(num_classes))
+
+    def spec(self, name: str) -> InputSpec:
+        """Return timm's pretrained configuration."""
+        config = self._library().models.get_pretrained_cfg(name)
+        if config is None:
+            return InputSpec()
+        return InputSpec(
+            config.input_size[-1], tuple(config.mean), tuple(config.std), config.interpolation, config.crop_pct
+        )
+
+
+@_register
+class File(Source):
+    """A function of the user's own: path/to/file.py:factory."""
+
+    name = "file"
+
+    def build(self, name: str, num_classes: int | None, pretrained: bool) -> nn.Module:
+        """Call the factory; `num_classes` and `pretrained` are passed on where it takes them.
+
+        Raises:
+            UsageError: there is no such file or function, or it cannot do what is asked.
+        """
+        path, _, function = name.rpartition(":")
+        if not Path(path).is_file():
+            raise UsageError(f"{path} does not exist; networks of your own are given as path/to/file.py:factory")
+        spec = importlib.util.spec_from_file_location(f"hawq_user_{Path(path).stem}", path)
+        if spec is None or spec.loader is None:
+            raise UsageError(f"{path} is no Python file; networks of your own are given as path/to/file.py:factory")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        factory: Callable[..., nn.Module] | None = getattr(module, function, None)
+        if not callable(factory):
+            raise UsageError(f"{path} has no function {function!r}")
+        accepted = inspect.signature(factory).parameters
+        wanted = {**_classes(num_classes), **({"pretrained": True} if pretrained else {})}
+        if pretrained and "pretrained" not in accepted:
+            raise UsageError(f"{name} takes no argument `pretrained`; give its weights with --weights FILE")
+        model = factory(**{key: value for key, value in wanted.items() if key in accepted})
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+        return model
+
+
+def _source(arch: str) -> tuple[Source, str]:
+    prefix, colon, rest = arch.partition(":")
+    if colon and prefix in _SOURCES:
+        return _SOURCES[prefix], rest
+    if colon and prefix.endswith(".py"):
+        return _SOURCES["file"], arch
+    if colon:
+        raise UsageError(f"unknown source {prefix!r} in {arch!r}; allowed are torchvision:, timm: and FILE.py:")
+    return _SOURCES["pytorchcv"], arch
+
+
+def create_model(
+    arch: str, *, num_classes: int | None = None, pretrained: bool = False, weights: Path | None = None
+) -> nn.Module:
+    """Return a float network in evaluation mode.
+
+    Args:
+        arch: a pytorchcv name, `torchvision:NAME`, `timm:NAME` or `path/to/file.py:factory`.
+        num_classes: the library's own number by default.
+        pretrained: download the library's weights.
+        weights: load this file instead.
+
+    Raises:
+        UsageError: no such network or file.
+        HawqError: the download failed, or the weights do not fit.
+    """
+    source, name = _source(arch)
+    try:
+        model = source.build(name, num_classes, pretrained)
+    except (OSError, RuntimeError, ValueError) as error:
+        if not pretrained:
+            raise
+        raise HawqError(
+            f"the pretrained weights of {arch} could not be downloaded ({error}); "
+            "without a network, give a file with --weights FILE"
+        ) from error
+    if weights is not None:
+        load_weights(model, weights)
+    return model.eval()
+
+
+def input_spec(arch: str) -> InputSpec:
+    """Return what the library of a network knows of its input."""
+    source, name = _source(arch)
+    return source.spec(name)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a .safetensors file, or a .pth file that holds a state dict, bare or under `state_dict`.
+
+    Raises:
+        UsageError: no such file.
+        HawqError: the file is torn, holds more than tensors, does not fit, or holds NaN or infinity.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in _read_state(Path(path)).items()}
+    own = model.state_dict()
+    problems = {
+        "missing": [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
+        "unexpected": [name for name in state if name not in own],
+        "misshapen": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    }
+    found = [f"{len(names)} {kind} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+             for kind, names in problems.items() if names]  # fmt: skip
+    if found:
+        raise HawqError(f"{path} does not fit the network: {'; '.join(found)}")
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise HawqError(f"{path} holds NaN or infinity in {', '.join(broken[:4])}")
+    model.load_state_dict(state, strict=False)  # only counters of batches may be absent
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist (expected weights, .safetensors or .pth)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise HawqError(f"{path} cannot be read as plain tensors ({reason}); it may be torn or hold code") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise HawqError(f"{path} holds no state dict (name -> tensor)")
+    return state
