@@ -3,11 +3,11 @@
 import difflib
 import importlib.util
 import inspect
-import re
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -83,13 +83,16 @@ class PytorchCv(Source):
         from pytorchcv.model_provider import _models, get_model
 
         _check_name(name, list(_models), self.name)
-        return get_model(name, pretrained=pretrained, **_classes(num_classes))
+        try:
+            return get_model(name, pretrained=pretrained, **_classes(num_classes))
+        except ImportError as error:  # networks for sound need packages of their own
+            raise UsageError(f"pytorchcv's {name} needs a package that is not installed: {error}") from error
 
     def spec(self, name: str) -> InputSpec:
-        """Return the size its networks take by the data set in their name."""
-        if re.search(r"_(cifar10|cifar100|svhn)$", name):
-            return InputSpec(size=32)
-        return InputSpec(size=299 if name.startswith(("inceptionv", "inceptionresnetv", "xception")) else 224)
+        """Return the size the network was made for."""
+        with torch.device("meta"):  # the shape of the network, without its weights
+            size = getattr(self.build(name, None, False), "in_size", (224, 224))
+        return InputSpec(size=size[0])
 
 
 @_register
@@ -112,8 +115,7 @@ class Torchvision(Source):
         """Return what the newest weights' preprocessing says."""
         from torchvision import models
 
-        if name not in models.list_models(models):
-            return InputSpec()
+        _check_name(name, models.list_models(models), self.name)
         preset = models.get_model_weights(name).DEFAULT.transforms()
         ratio = preset.crop_size[0] / preset.resize_size[0]
         return InputSpec(preset.crop_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value, ratio)
@@ -141,7 +143,9 @@ class Timm(Source):
 
     def spec(self, name: str) -> InputSpec:
         """Return timm's pretrained configuration."""
-        config = self._library().models.get_pretrained_cfg(name)
+        timm = self._library()
+        _check_name(name.split(".")[0], timm.list_models(), self.name)
+        config = timm.models.get_pretrained_cfg(name)
         if config is None:
             return InputSpec()
         return InputSpec(
@@ -162,24 +166,35 @@ class File(Source):
             UsageError: there is no such file or function, or it cannot do what is asked.
         """
         path, _, function = name.rpartition(":")
-        if not Path(path).is_file():
-            raise UsageError(f"{path} does not exist; networks of your own are given as path/to/file.py:factory")
-        spec = importlib.util.spec_from_file_location(f"hawq_user_{Path(path).stem}", path)
-        if spec is None or spec.loader is None:
-            raise UsageError(f"{path} is no Python file; networks of your own are given as path/to/file.py:factory")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        factory: Callable[..., nn.Module] | None = getattr(module, function, None)
+        factory = getattr(_run_file(Path(path)), function, None)
         if not callable(factory):
             raise UsageError(f"{path} has no function {function!r}")
-        accepted = inspect.signature(factory).parameters
-        wanted = {**_classes(num_classes), **({"pretrained": True} if pretrained else {})}
-        if pretrained and "pretrained" not in accepted:
+        parameters = inspect.signature(factory).parameters.values()
+        names = {parameter.name for parameter in parameters}
+        takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+        if pretrained and not (takes_any or "pretrained" in names):
             raise UsageError(f"{name} takes no argument `pretrained`; give its weights with --weights FILE")
-        model = factory(**{key: value for key, value in wanted.items() if key in accepted})
+        wanted = {**_classes(num_classes), **({"pretrained": True} if pretrained else {})}
+        model = factory(**{key: value for key, value in wanted.items() if takes_any or key in names})
         if not isinstance(model, nn.Module):
             raise UsageError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
         return model
+
+
+def _run_file(path: Path) -> ModuleType:
+    """Import a user's file by its path."""
+    if not path.is_file() or path.suffix != ".py":
+        raise UsageError(f"{path} is no Python file; networks of your own are given as path/to/file.py:factory")
+    spec = importlib.util.spec_from_file_location(f"hawq_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be imported; networks of your own are given as path/to/file.py:factory")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError) as error:
+        raise UsageError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
 
 
 def _source(arch: str) -> tuple[Source, str]:
@@ -215,8 +230,8 @@ def create_model(
         if not pretrained:
             raise
         raise HawqError(
-            f"the pretrained weights of {arch} could not be downloaded ({error}); "
-            "without a network, give a file with --weights FILE"
+            f"the pretrained weights of {arch} could not be had ({error}); download them yourself (or train some) and "
+            "give the file with --weights FILE"
         ) from error
     if weights is not None:
         load_weights(model, weights)
@@ -250,10 +265,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     found = [f"{len(names)} {kind} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
              for kind, names in problems.items() if names]  # fmt: skip
     if found:
-        raise HawqError(f"{path} does not fit the network: {'; '.join(found)}")
+        raise HawqError(
+            f"{path} does not fit the network: {'; '.join(found)}; give the weights of this very network "
+            "(the same -a and number of classes)"
+        )
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
-        raise HawqError(f"{path} holds NaN or infinity in {', '.join(broken[:4])}")
+        raise HawqError(f"{path} holds NaN or infinity in {', '.join(broken[:4])}; use a checkpoint from before that")
     model.load_state_dict(state, strict=False)  # only counters of batches may be absent
 
 
@@ -268,6 +286,6 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0]
         raise HawqError(f"{path} cannot be read as plain tensors ({reason}); it may be torn or hold code") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise HawqError(f"{path} holds no state dict (name -> tensor)")
     return state

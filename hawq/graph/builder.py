@@ -66,7 +66,13 @@ def supported() -> list[str]:
 
 
 class Builder:
-    """Hold the canonical graph while it grows, and the call that is being translated."""
+    """Hold the canonical graph while it grows, and the call that is being translated.
+
+    Attributes:
+        site: where the call stands.
+        out_shape: shape of its result, batch included.
+        keeps_type: whether its result has the type of the image.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -79,6 +85,7 @@ class Builder:
         self._reserved = {unit_name(name) for name, tensor in tensors.items() if tensor.dim() > 1}
         self.site = Site("input", "", False, "")
         self.out_shape: tuple[int, ...] = ()
+        self.keeps_type = True
 
     def build(self, trace: fx.Graph) -> FloatGraph:
         """Translate every call of a trace (see shaped_fx) in order.
@@ -86,9 +93,11 @@ class Builder:
         Raises:
             HawqError: a call has no canonical form.
         """
+        image_type = next(iter(trace.nodes)).meta["val"].dtype
         for call in trace.nodes:
             self.site = call.meta["site"]
             self.out_shape = tuple(getattr(call.meta["val"], "shape", ()))
+            self.keeps_type = getattr(call.meta["val"], "dtype", None) == image_type
             if call.op == "placeholder":
                 self._values[call] = self._input()
             elif call.op == "get_attr":

@@ -77,18 +77,12 @@ def cat(b: Builder, tensors: Sequence[Ref], dim: int = 0, axis: int | None = Non
     return b.emit(Concat(), tuple(tensors))
 
 
-def _drop(b: Builder, input: Ref, p: float = 0.5, training: bool = True, inplace: bool = False) -> Ref:
+@canonical(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
+def dropout(b: Builder, input: Ref, p: float = 0.5, training: bool = True, inplace: bool = False) -> Ref:
+    """Remove a dropout, which does nothing in evaluation."""
     if training and p > 0:
         b.fail("drops values at random in evaluation too; pass training=self.training, or use nn.Dropout")
     return input
-
-
-@canonical(
-    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout
-)  # fmt: skip
-def dropout(b: Builder, input: Ref, p: float = 0.5, training: bool = True, inplace: bool = False) -> Ref:
-    """Remove a dropout, which does nothing in evaluation."""
-    return _drop(b, input, p, training)
 
 
 @canonical("contiguous", "detach", torch.detach)
@@ -101,3 +95,11 @@ def contiguous(b: Builder, input: Ref, memory_format: Any = None) -> Ref:
 def clone(b: Builder, input: Ref, memory_format: Any = None) -> Ref:
     """Remove a copy, and remember that it is one: later in-place ops on the original leave it alone."""
     return b.fresh(input)
+
+
+@canonical("to", "float", "type_as")
+def to(b: Builder, input: Ref, *args: Any, **kwargs: Any) -> Ref:
+    """Remove a conversion to the type the tensor has already."""
+    if not b.keeps_type:
+        b.fail("changes the type of an activation; the traced network computes in one type throughout")
+    return input
