@@ -120,9 +120,9 @@ class QuantizedUnit(nn.Module):
         """
         if self.norm is not None and not fix_bn:
             scale = weight_scale(self.weight, self.bits)
-            return self._clamp(self.norm(self._apply(value, self._fake(self.weight, scale), self.bias)))
+            return self._clamp(self.norm(self._multiply(value, self._fake(self.weight, scale), self.bias)))
         weight, bias = self.folded()
-        return self._clamp(self._apply(value, self._fake(weight, self.scale_of(weight, bias, input_scale)), bias))
+        return self._clamp(self._multiply(value, self._fake(weight, self.scale_of(weight, bias, input_scale)), bias))
 
     def codes(self, input_type: TensorType) -> UnitCodes:
         """Return the integers of the unit, given the type of its input.
@@ -144,7 +144,7 @@ class QuantizedUnit(nn.Module):
         limit = weight_limit(self.bits)
         return fake_quantize(weight, per_channel(scale, weight), 0, -limit, limit)
 
-    def _apply(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _multiply(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if isinstance(self.op, ir.Linear):
             return F.linear(value, weight, bias)
         if isinstance(self.op, ir.Norm):

@@ -137,7 +137,7 @@ def test_batch_statistics_and_folding_quantize_the_same_weights():
     model = calibrated("Residual", "uniform4")
     unit = model.unit("conv1")
     value, scale = torch.randn(4, 8, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(0.05)
-    plain = unit._apply(value, unit._fake(unit.weight, weight_scale(unit.weight, 4)), None)
+    plain = unit._multiply(value, unit._fake(unit.weight, weight_scale(unit.weight, 4)), None)
     state = unit.norm.state
     normal = torch.nn.functional.batch_norm(
         plain, state.mean, state.var, state.weight, state.bias, False, 0.0, state.eps
