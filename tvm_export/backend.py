@@ -1,5 +1,6 @@
 """Say what a target decides: storage, schedules, and how its code is compiled."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -66,8 +67,12 @@ def backend(target: str, **options: Any) -> Backend:
     """Return the backend of a target.
 
     Raises:
-        UsageError: no such target.
+        UsageError: no such target, or it has no such option.
     """
     if target not in BACKENDS:
         raise UsageError(f"unknown target {target!r}; known: {', '.join(sorted(BACKENDS))}")
-    return BACKENDS[target](**{name: value for name, value in options.items() if value is not None})
+    given = {name: value for name, value in options.items() if value is not None}
+    stray = sorted(set(given) - set(inspect.signature(BACKENDS[target]).parameters))
+    if stray:
+        raise UsageError(f"target {target} has no option {', '.join(stray)}")
+    return BACKENDS[target](**given)

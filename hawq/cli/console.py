@@ -12,8 +12,10 @@ from rich.table import Table
 
 __all__ = ["console", "print_json", "print_table", "progress", "track"]
 
-console = Console(stderr=True, highlight=False, soft_wrap=False)
-"""Where everything for people goes."""
+_LOG_WIDTH = 120
+
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _LOG_WIDTH)
+"""Where everything for people goes; logs get a width that holds the tables."""
 
 _T = TypeVar("_T")
 

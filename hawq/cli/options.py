@@ -17,6 +17,7 @@ __all__ = [
     "InterpolationOption",
     "JsonOption",
     "MeanOption",
+    "NetworkOption",
     "NumClassesOption",
     "PretrainedOption",
     "RunDirOption",
@@ -44,6 +45,10 @@ ArchOption = Annotated[
         rich_help_panel=_FLOAT,
     ),
 ]  # fmt: skip
+NetworkOption = Annotated[
+    str, typer.Option("-a", "--network", help="Network, as for the other commands.", rich_help_panel=_FLOAT)
+]
+"""The network where `--arch` names the GPU architecture."""
 PretrainedOption = Annotated[
     bool, typer.Option("--pretrained", help="Download the library's weights.", rich_help_panel=_FLOAT)
 ]

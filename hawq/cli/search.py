@@ -173,14 +173,19 @@ def _facts(scheme: "Scheme", sensitivity: "Sensitivity") -> dict[str, Any]:
 
 def _report(scheme: "Scheme", sensitivity: "Sensitivity") -> None:
     from hawq.cli.console import console, print_table
+    from search.budgets import parse_budget
     from search.costs import COSTS
 
-    searched = scheme.solution.bits
     rows = []
     for name, fact in scheme.facts.items():
-        bits = f"{scheme.config.units[name].weight}" + ("" if name in searched else " pinned")
-        rows.append([name, f"{fact.weights:,}", f"{fact.macs:,}", _trace(sensitivity, name), bits])
-    print_table(f"{scheme.config.arch}, {scheme.config.scheme}", ["unit", "weights", "MACs", "trace", "bits"], rows)
+        bits = f"{scheme.config.units[name].weight}" + ("" if name in scheme.solution.bits else " *")
+        rows.append([name, f"{fact.weights:,}", f"{fact.macs / 1e6:.3f}", _trace(sensitivity, name), bits])
+    print_table(
+        f"{scheme.config.arch}, {scheme.config.scheme}",
+        ["unit", "weights", "MACs (M)", "trace", "bits"],
+        rows,
+        caption="* not searched: first and last units stay at 8 bits",
+    )
     totals = [
         [name, *(f"{COSTS[cost].scaled(value):.3f}" for cost, value in costs.items())]
         for name, costs in scheme.totals.items()
@@ -189,9 +194,11 @@ def _report(scheme: "Scheme", sensitivity: "Sensitivity") -> None:
         "Totals, pinned units included", ["scheme", *(f"{c.name} ({c.symbol})" for c in COSTS.values())], totals
     )
     solution = scheme.solution
-    console.print(
-        f"sum of Omega {solution.objective:.4g}, proven within {solution.gap:.2g} of the optimum by {solution.solver}"
-    )
+    for budget, limit in solution.limits.items():
+        cost = parse_budget(budget).cost
+        used, allowed = cost.scaled(solution.costs[budget]), cost.scaled(limit)
+        console.print(f"budget {budget}: {used:.3f} of {allowed:.3f} {cost.symbol}")
+    console.print(f"sum of Omega {solution.objective:.4g}, gap {solution.gap:.2g} ({solution.solver})")
 
 
 def _trace(sensitivity: "Sensitivity", name: str) -> str:

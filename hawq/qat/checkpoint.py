@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hawq.bitconfig import BitConfig, UnitBits
+from hawq.checkpoint import read_checkpoint
 from hawq.errors import HawqError
 from hawq.graph.ir import FloatGraph
 from hawq.qat.model import QuantizedModel
 from hawq.qat.plan import QuantOptions
-from hawq.checkpoint import read_checkpoint
 
 __all__ = ["describe", "load_quantized", "restore"]
 

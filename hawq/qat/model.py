@@ -11,7 +11,7 @@ from hawq.graph import ir
 from hawq.graph.functional import pointwise
 from hawq.integer.execute import ReferenceExecutor
 from hawq.integer.program import IntegerProgram
-from hawq.qat.lower import lower
+from hawq.qat.lower import PixelScaling, lower
 from hawq.qat.plan import QuantizerSpec, QuantOptions, QuantPlan, plan
 from hawq.qat.unit import QuantizedUnit
 from hawq.quantizers.activation import ActivationQuantizer
@@ -73,13 +73,13 @@ class QuantizedModel(nn.Module):
             return self._simulate(image)
         return self.evaluator(image.device).logits(image)
 
-    def lower(self) -> IntegerProgram:
-        """Return the network as an IntegerProgram.
+    def lower(self, pixels: PixelScaling | None = None) -> IntegerProgram:
+        """Return the network as an IntegerProgram, which takes raw pixels where their scaling is given.
 
         Raises:
             HawqError: a range was never observed, weights are not finite, or scales are beyond dyadic numbers.
         """
-        return lower(self)
+        return lower(self, pixels)
 
     def evaluator(self, device: torch.device | str = "cpu") -> ReferenceExecutor:
         """Return the exact executor of the present weights and ranges; lowered anew only after they changed."""

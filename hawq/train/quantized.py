@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from hawq.bitconfig import BitConfig
+from hawq.checkpoint import read_checkpoint, write_checkpoint
 from hawq.data import ImageData
 from hawq.errors import HawqError
 from hawq.graph.ir import FloatGraph
 from hawq.qat.checkpoint import describe, restore
 from hawq.qat.model import QuantizedModel
 from hawq.qat.plan import QuantOptions
-from hawq.checkpoint import read_checkpoint, write_checkpoint
 from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.loop import Progress, TrainConfig, TrainState, fit, write_metrics
 

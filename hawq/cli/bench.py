@@ -1,0 +1,60 @@
+"""`hawq bench`: latency of a library beside the float network's."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from hawq.cli import options as opt
+
+
+def bench(
+    arch: opt.ArchOption = opt.DEFAULT_ARCH,
+    data: opt.DataOption = opt.DEFAULT_DATA,
+    data_path: opt.DataPathOption = None,
+    quant_scheme: opt.SchemeOption = opt.DEFAULT_SCHEME,
+    target: opt.TargetOption = "llvm",
+    threads: opt.ThreadsOption = 1,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend on each figure.")] = 2.0,
+    run_dir: opt.RunDirOption = None,
+    size: opt.SizeOption = None,
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Measure the median latency of one batch, with pinned threads, beside PyTorch's float32 in the same run.
+
+    Example: hawq bench --target llvm --threads 2
+    """
+    os.environ["TVM_NUM_THREADS"] = str(threads)  # read once, when TVM's thread pool starts
+    import torch
+
+    from hawq.cli.console import print_json, print_table
+    from hawq.cli.session import DataRequest, open_session
+    from hawq.integer import IntegerProgram
+    from hawq.integer.ops import PixelInput
+    from hawq.train.float import FloatRequest
+    from tvm_export import load, measure
+
+    torch.set_num_threads(threads)
+    session = open_session(FloatRequest(arch), DataRequest(data, data_path, size=size), run_dir)
+    program = IntegerProgram.load(session.run.program(quant_scheme))
+    compiled = load(session.run.export(quant_scheme, target))
+    raw = isinstance(program.input, PixelInput)
+    batch, _ = next(session.data.batches("test", compiled.batch, raw=raw))
+    image, _ = next(session.data.batches("test", compiled.batch))
+    device = "cuda" if target == "cuda" else "cpu"
+    model, image = session.model.to(device), image.to(device)
+    with torch.inference_mode():
+        figures = {
+            f"{quant_scheme}, {target}": measure(compiled.runner(batch), seconds=seconds),
+            "float32, PyTorch": measure(lambda: model(image), seconds=seconds),
+        }
+    slowest = max(latency.median_ms for latency in figures.values())
+    rows = [
+        [name, f"{x.median_ms:.3f}", f"{x.p10_ms:.3f}", f"{x.p90_ms:.3f}", x.runs, f"{slowest / x.median_ms:.2f}x"]
+        for name, x in figures.items()
+    ]
+    title = f"{arch}, batch {compiled.batch}, {threads} thread{'s' if threads > 1 else ''}"
+    print_table(title, ["network", "median (ms)", "p10", "p90", "runs", "speed"], rows)
+    if as_json:
+        print_json({"arch": arch, "batch": compiled.batch, "threads": threads,
+                    "latency": {name: vars(latency) for name, latency in figures.items()}})  # fmt: skip

@@ -1,0 +1,72 @@
+"""`hawq export`: checkpoint to IntegerProgram, certificate and compiled library."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hawq.cli import options as opt
+
+
+def export(
+    network: opt.NetworkOption = opt.DEFAULT_ARCH,
+    data: opt.DataOption = opt.DEFAULT_DATA,
+    data_path: opt.DataPathOption = None,
+    quant_scheme: opt.SchemeOption = opt.DEFAULT_SCHEME,
+    target: opt.TargetOption = "llvm",
+    arch: Annotated[
+        list[str] | None, typer.Option("--arch", help="GPU architectures, each sm_75, sm_80, sm_86, sm_89 or sm_90.")
+    ] = None,
+    mcpu: Annotated[str | None, typer.Option("--mcpu", help="LLVM's name of the CPU.", show_default="this CPU")] = None,
+    batch_size: opt.BatchSizeOption = 1,
+    pixels: Annotated[
+        bool, typer.Option("--pixels/--float-input", help="Take raw uint8 pixels instead of normalised float32.")
+    ] = False,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Instead of the run's best.pt.")] = None,
+    run_dir: opt.RunDirOption = None,
+    pretrained: opt.PretrainedOption = False,
+    weights: opt.WeightsOption = None,
+    num_classes: opt.NumClassesOption = None,
+    size: opt.SizeOption = None,
+    mean: opt.MeanOption = None,
+    std: opt.StdOption = None,
+    interpolation: opt.InterpolationOption = None,
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Lower a trained network to integers, prove that no accumulator overflows, and compile it.
+
+    Example: hawq export --target cuda --arch sm_80 --arch sm_90
+
+    A CUDA library is built without a GPU. The integer program and its certificate lie beside the checkpoint.
+    """
+    from hawq.cli.console import console, print_json, print_table
+    from hawq.cli.session import DataRequest, open_session
+    from hawq.integer import certify
+    from hawq.qat.checkpoint import load_quantized
+    from hawq.qat.lower import PixelScaling
+    from hawq.train.float import FloatRequest
+    from tvm_export import export as compile_program
+
+    session = open_session(
+        FloatRequest(network, num_classes, pretrained, weights),
+        DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation),
+        run_dir,
+    )
+    scheme = Path(quant_scheme).stem if quant_scheme.endswith(".json") else quant_scheme
+    model = load_quantized(checkpoint or session.run.best(scheme), session.graph)
+    preprocessing = session.data.preprocessing
+    program = model.lower(PixelScaling(preprocessing.mean, preprocessing.std) if pixels else None)
+    certificate = certify(program)
+    path = session.run.program(scheme)
+    program.save(path, certificate=certificate.to_json())
+    rows = [[b.op, f"{b.lo:,}", f"{b.hi:,}", str(b.dtype).removeprefix("torch.")] for b in certificate.bounds]
+    print_table("Certificate: every partial sum lies in", ["op", "lowest", "highest", "exact in"], rows)
+    with console.status(f"compiling for {target}"):
+        library = compile_program(
+            program, target, session.run.export(scheme, target), batch=batch_size, mcpu=mcpu, arch=arch or None
+        )
+    console.print(f"integer program: {path}", soft_wrap=True)
+    console.print(f"library: {library} ({library.stat().st_size / 2**20:.2f} MiB)", soft_wrap=True)
+    console.print(f"next: hawq verify --target {target}")
+    if as_json:
+        print_json({"program": str(path), "library": str(library), "certificate": certificate.to_json()})
