@@ -6,7 +6,6 @@ import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
@@ -87,6 +86,11 @@ class PytorchCv(Source):
             return get_model(name, pretrained=pretrained, **_classes(num_classes))
         except ImportError as error:  # networks for sound need packages of their own
             raise UsageError(f"pytorchcv's {name} needs a package that is not installed: {error}") from error
+        except AssertionError as error:  # its CIFAR networks insist on 10 or 100 classes
+            raise UsageError(
+                f"pytorchcv's {name} refuses num_classes={num_classes}; take a network whose number is free, such as "
+                "one without a data set in its name, or write a factory: path/to/file.py:factory"
+            ) from error
 
     def spec(self, name: str) -> InputSpec:
         """Return the size the network was made for."""
@@ -282,8 +286,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path} does not exist (expected weights, .safetensors or .pth)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # torn bytes lead the unpickler into any error there is
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise HawqError(f"{path} cannot be read as plain tensors ({reason}); it may be torn or hold code") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):

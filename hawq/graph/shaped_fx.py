@@ -181,10 +181,11 @@ class ShapedTracer(fx.Tracer):
                     return getattr(args[0], str(node.target))(*args[1:], **kwargs)
                 return node.target(*args, **kwargs)  # type: ignore[operator]  # call_function: a callable
         except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             shapes = [tuple(value.shape) for value in args if isinstance(value, Tensor)]
             raise HawqError(
                 f"{node.meta['site']}: fails on an image of shape {self._input_shape}, with operands of shapes "
-                f"{shapes}: {str(error).splitlines()[0]}; check the input size and channels of the model"
+                f"{shapes}: {reason}; check the input size and channels of the model"
             ) from error
 
     def _site(self, op: str) -> Site:
