@@ -52,8 +52,8 @@ def flatten_concats(graph: FloatGraph) -> FloatGraph:
 
 
 def _reads(graph: FloatGraph) -> Counter[str]:
-    """Count the readings of every tensor; the user's reading of the output is one."""
-    return Counter([name for node in graph.nodes.values() for name in node.inputs] + [graph.output])
+    """Count the readings of every tensor. Dead nodes are gone, so nothing reads the output."""
+    return Counter(name for node in graph.nodes.values() for name in node.inputs)
 
 
 def _fused(before: Op, op: Op) -> Op | None:

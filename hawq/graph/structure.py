@@ -40,7 +40,7 @@ class Domain:
 
 
 def find_domains(graph: FloatGraph) -> dict[str, Domain]:
-    """Return the domain of every tensor of the graph."""
+    """Return the domain of every tensor of a graph without dead nodes."""
     positive = non_negative(graph)
     found: dict[str, Domain] = {}
     for root, members in _members_by_root(graph).items():
@@ -48,7 +48,7 @@ def find_domains(graph: FloatGraph) -> dict[str, Domain]:
         outside = [node for node in _readers(graph, members) if node.name not in inside]
         readers = tuple(node.name for node in outside if isinstance(node.op, Conv2d | Linear))
         is_output = graph.output in inside
-        accumulator = is_output and not outside and _is_accumulator(graph, root, members)
+        accumulator = is_output and _is_accumulator(graph, root, members)
         domain = Domain(
             root=root,
             members=tuple(members),
@@ -110,10 +110,8 @@ def _members_by_root(graph: FloatGraph) -> dict[str, list[str]]:
 
 def _only_joined(graph: FloatGraph, members: list[str], concat: Node) -> bool:
     """Tell whether `concat` is all that reads the members, their own pools and joins aside."""
-    if graph.output in members or graph.input.name in members:
-        return False
     inside = {*members, concat.name}
-    return all(node.name in inside for node in _readers(graph, members))
+    return graph.input.name not in members and all(node.name in inside for node in _readers(graph, members))
 
 
 def _readers(graph: FloatGraph, names: Iterable[str]) -> list[Node]:

@@ -64,6 +64,7 @@ UNSUPPORTED = {
     "uneven adaptive pool": (lambda m, x: F.adaptive_avg_pool2d(x, 3), "does not divide"),
     "mean of channels": (lambda m, x: x.mean(1), "over (2, 3)"),
     "batch in a flatten": (lambda m, x: x.reshape(-1), "batch"),
+    "batch of one by hand": (lambda m, x: x.reshape(1, -1), "batch"),
     "regrouped channels": (lambda m, x: m.conv(x.view(x.size(0), 4, 4, 16)), "only a flatten"),
     "dropout that stays on": (lambda m, x: F.dropout(m.conv(x), 0.5), "training=self.training"),
     "change of type": (lambda m, x: x.double(), "double"),

@@ -131,7 +131,9 @@ def test_nested_concats_become_one_unless_something_else_reads_the_inner():
         inner = torch.cat([m.a(x), m.b(x)], 1)
         return torch.cat([inner, m.c(inner)], 1)
 
-    assert kinds(assert_same(Run(shared, **parts), SHAPE)) == ["Conv2d", "Conv2d", "Concat", "Conv2d", "Concat"]
+    nested = assert_same(Run(shared, **parts), SHAPE)
+    assert kinds(nested) == ["Conv2d", "Conv2d", "Concat", "Conv2d", "Concat"]
+    assert nested.nodes[nested.output].inputs == ("cat", "c")
 
 
 FLATTENS = {
