@@ -11,7 +11,7 @@ __all__ = ["drop_dead", "flatten_concats", "fuse"]
 def drop_dead(graph: FloatGraph) -> FloatGraph:
     """Drop the nodes from which the output cannot be reached; the input stays."""
     alive = {graph.output, graph.input.name}
-    for node in reversed(graph.nodes.values()):
+    for node in reversed(list(graph.nodes.values())):
         if node.name in alive:
             alive.update(node.inputs)
     return replace(graph, nodes={name: node for name, node in graph.nodes.items() if name in alive})

@@ -8,7 +8,7 @@ computes with them (TensorFlow's SAME padding, `x.view(x.size(0), -1)`, shape ch
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -212,7 +212,7 @@ _BOUNDARY: CodeType = _call_root.__code__
 def _source() -> str:
     """Return `file:line` of the innermost frame in the model's code, or in torch.nn where the model has none."""
     fallback = "no source"
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not _BOUNDARY:
         file = frame.f_code.co_filename
         if file != _HERE and not file.startswith((_TORCH, "<")):

@@ -107,3 +107,12 @@ def test_published_weights(arch, file, change):
     model = change(model).eval()
     graph = assert_same(model, (3, size, size), statistics=None)
     assert len(graph.units) == sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules())
+
+
+def test_published_weights_of_efficientnet_lite():
+    pytest.importorskip("timm")
+    state = torch.load(shared("weights/imagenet_efficientnet_lite0.pth"), weights_only=True)
+    model = create_model("timm:tf_efficientnet_lite0")
+    model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))  # same order, other names
+    graph = assert_same(model, (3, 224, 224), statistics=None)
+    assert len(graph.units) == 50
