@@ -4,14 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 from hawq.bitconfig import UnitBits
 from hawq.errors import HawqError
+from hawq.schemes import PINNED_BITS
 from search.budgets import Budget
 from search.costs import UnitFacts, total_cost
 from search.solve import Constraint, Problem
 
-__all__ = ["PINNED_BITS", "assign", "build_problem", "searched_groups"]
-
-PINNED_BITS = 8
-"""Bits of units that are not searched: first convolution and classifier (2011.10680, section 4)."""
+__all__ = ["assign", "build_problem", "searched_groups"]
 
 
 def searched_groups(
@@ -40,7 +38,7 @@ def searched_groups(
 
 def assign(facts: Mapping[str, UnitFacts], bits: Mapping[str, int]) -> dict[str, UnitBits]:
     """Return the bits of every unit, weights and input activation alike; pinned where `bits` names none."""
-    return {name: UnitBits(*(bits.get(name, PINNED_BITS),) * 2) for name in facts}
+    return {name: UnitBits(bits[name], bits[name]) if name in bits else PINNED_BITS for name in facts}
 
 
 def build_problem(
@@ -79,14 +77,14 @@ def _constraint(
     searched = [facts[name] for name in names]
     rest = [unit for unit in facts.values() if unit.name not in set(names)]
 
-    def uniform(units: Sequence[UnitFacts], bits: int) -> float:
-        return total_cost(budget.cost, units, {unit.name: UnitBits(bits, bits) for unit in units})
+    def total(units: Sequence[UnitFacts], bits: UnitBits) -> float:
+        return total_cost(budget.cost, units, {unit.name: bits for unit in units})
 
-    fixed = uniform(rest, PINNED_BITS)
+    fixed = total(rest, PINNED_BITS)
     return Constraint(
         budget.name,
         {unit.name: {b: budget.cost.of(unit, UnitBits(b, b)) for b in omega[unit.name]} for unit in searched},
-        budget.limit(uniform(searched, 4), uniform(searched, 8), fixed),
+        budget.limit(total(searched, UnitBits(4, 4)), total(searched, UnitBits(8, 8)), fixed),
         fixed,
         budget.cost.show,
     )

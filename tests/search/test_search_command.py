@@ -1,0 +1,110 @@
+"""`hawq search` from images to a bit config, on a network that takes milliseconds."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from hawq.bitconfig import BitConfig, UnitBits
+from hawq.cli.search import search
+from hawq.errors import HawqError, UsageError
+from hawq.files import read_json, write_tensors
+
+NETWORK = '''
+from torch import nn
+
+def tiny(num_classes=3):
+    """Return stem, two searched convolutions, head."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes),
+    )
+'''
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Work in a folder with a network, its weights and images."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NETWORK)
+    names: dict = {}
+    exec(NETWORK, names)
+    torch.manual_seed(0)
+    write_tensors(tmp_path / "float.safetensors", names["tiny"]().state_dict())
+    rng = np.random.default_rng(0)
+    arrays = {f"{s}_x": rng.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8) for s in ("train", "test")}
+    arrays |= {f"{s}_y": rng.integers(0, 3, 24) for s in ("train", "test")}
+    np.savez(tmp_path / "images.npz", **arrays)
+    return tmp_path
+
+
+def _search(*arguments):
+    app = typer.Typer()
+    app.command()(search)
+    usual = ["-a", "net.py:tiny", "--data", "npz", "--data-path", "images.npz", "--weights", "float.safetensors"]
+    small = ["--images", "16", "-b", "8", "--max-probes", "8", "--run-dir", "run"]
+    result = CliRunner().invoke(app, [*usual, *small, *arguments], catch_exceptions=True)
+    if isinstance(result.exception, HawqError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_a_search_writes_a_config_that_meets_its_budget(place):
+    _search("--budget", "bops0.5")
+    path = BitConfig.default_path("net.py:tiny", "bops0.5")
+    config, search_facts = BitConfig.load(path), json.loads(path.read_text())["search"]
+    assert list(config.units) == ["0", "3", "5", "9"]
+    assert config.units["0"] == config.units["9"] == UnitBits(8, 8)
+    assert {b.weight for b in config.units.values()} <= {4, 8}
+    assert search_facts["budgets"]["bops0.5"]["cost"] <= search_facts["budgets"]["bops0.5"]["limit"]
+    assert search_facts["gap"] == 0
+    assert list(search_facts["totals"]) == ["bops0.5", "uniform8", "uniform4"]
+    assert read_json(place / "run" / "costs.json", "hawq-costs", 1)["units"]["3"]["size"]["4"] == 4 * 6 * 9 / 2
+
+
+def test_the_same_command_gives_the_same_bytes_and_measures_once(place):
+    first = _search("--budget", "size0.5")
+    files = [BitConfig.default_path("net.py:tiny", "size0.5"), place / "run" / "sensitivity.json"]
+    before = [file.read_bytes() for file in files]
+    assert "written to" in first.stderr
+    assert "read from" in _search("--budget", "size0.5").stderr
+    files[1].unlink()
+    assert "written to" in _search("--budget", "size0.5").stderr
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_what_people_read(place):
+    output = _search("--budget", "size=1KiB", "--budget", "bops0.5").stderr
+    assert "8 *" in output
+    assert "budget bops0.5: " in output
+    assert "uniform4" in output
+    assert "next: python quant_train.py --quant-scheme size=1KiB+bops0.5 -a net.py:tiny --data npz" in output
+
+
+def test_json_is_all_of_stdout(place):
+    document = json.loads(_search("--json", "--bits", "2,4,8", "--budget", "size0", "-o", "mine.json").stdout)
+    assert document["scheme"] == "size0"
+    assert document["path"] == "mine.json"
+    assert BitConfig.load(place / "mine.json").scheme == "size0"
+
+
+def test_wrong_budgets_and_widths_stop_before_any_work(place):
+    for arguments, says in [
+        (["--budget", "latency0.5"], "no latency table exists yet"),
+        (["--bits", "4,16"], "give widths of 2..8"),
+        (["--bits", "few"], "give widths of 2..8"),
+    ]:
+        with pytest.raises(UsageError, match=says):
+            _search(*arguments)
+    assert not (place / "run").exists()
+
+
+def test_a_budget_out_of_reach_names_the_limit_that_works(place):
+    with pytest.raises(HawqError, match=r"size=100B allows .* the cheapest scheme needs .* MiB"):
+        _search("--budget", "size=100B")
