@@ -1,0 +1,1 @@
+"""Compile for NVIDIA GPUs: integer tensor cores, packed 4-bit storage, machine code without a GPU present."""

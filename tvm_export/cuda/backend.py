@@ -1,0 +1,103 @@
+"""Compile for NVIDIA GPUs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+import tvm_ffi
+
+from hawq.errors import UsageError
+from hawq.integer import IntegerProgram, TensorType
+from tvm_export.backend import register_backend
+from tvm_export.cuda.conv_mma import conv_mma, suits
+from tvm_export.cuda.schedule import schedule
+from tvm_export.cuda.toolchain import compile_source, enable_cuda_modules
+from tvm_export.definitions import Site, define
+from tvm_export.storage import Storage, round_up
+
+__all__ = ["ARCHITECTURES", "CudaBackend"]
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
+
+
+@dataclass(frozen=True)
+class CudaKernel:
+    """A scheduled function and its constants."""
+
+    function: tvm.tirx.PrimFunc
+    constants: tuple[Any, ...]
+
+
+@register_backend("cuda")
+class CudaBackend:
+    """Pack codes of at most 4 bits two a byte; convolve on integer tensor cores.
+
+    Args:
+        arch: GPU architectures, all in one library; this machine's GPU by default, else sm_80.
+
+    Raises:
+        UsageError: an unknown architecture.
+    """
+
+    device = "cuda"
+
+    def __init__(self, arch: Sequence[str] | None = None) -> None:
+        self.architectures = tuple(dict.fromkeys(arch or (_present_architecture() or "sm_80",)))
+        unknown = [name for name in self.architectures if name not in ARCHITECTURES]
+        if unknown:
+            raise UsageError(f"unknown architecture {', '.join(unknown)}; allowed are {', '.join(ARCHITECTURES)}")
+
+    def storage(self, kind: TensorType, *, image: bool) -> Storage:
+        """Return rows of whole chunks of the tensor cores: 64 codes of 4 bits, 32 of 8; wider codes by 16."""
+        channels = kind.shape[0]
+        if kind.bits <= 4:
+            return Storage(kind, round_up(channels, 64), packed=True)
+        return Storage(kind, round_up(channels, 32 if kind.bits <= 8 else 16))
+
+    def kernel(self, site: Site) -> CudaKernel:
+        """Return the kernel of one op."""
+        if suits(site):
+            return CudaKernel(*conv_mma(site))
+        definition = define(site)
+        return CudaKernel(schedule(definition), tuple(array for _, array in definition.constants))
+
+    def compile(self, module: tvm.IRModule) -> tvm.runtime.Executable:
+        """Compile a lowered network to machine code for every architecture.
+
+        Raises:
+            HawqError: there is no CUDA compiler, or it failed.
+        """
+        enable_cuda_modules()
+        # the text is plain CUDA that selects instructions by architecture, so one compilation serves all of them
+        tvm_ffi.register_global_func(
+            "tvm_callback_cuda_compile", lambda code, *_: compile_source(str(code), self.architectures), override=True
+        )
+        target = tvm.target.Target({"kind": "cuda", "arch": self.architectures[0]}, host="llvm")
+        with target:
+            return tvm.compile(module, target, relax_pipeline=_pipeline())
+
+    def check(self, program: IntegerProgram) -> None:
+        """Accept every certified program: a sum without its zero point wraps in int32 and back to the true one."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the manifest says about the target."""
+        return {"target": "cuda", "architectures": list(self.architectures)}
+
+
+def _pipeline() -> tvm.transform.Pass:
+    """Return Relax's passes for CUDA without those that fuse and schedule: every kernel is scheduled already."""
+    from tvm.relax.backend.cuda import pipeline
+
+    target = tvm.target.Target.current()
+    return tvm.transform.Sequential(pipeline.dataflow_lower_passes(target) + pipeline.finalize_passes(target))
+
+
+def _present_architecture() -> str | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    name = f"sm_{major}{minor}"
+    return name if name in ARCHITECTURES else None

@@ -1,0 +1,167 @@
+"""Turn CUDA source into machine code without a GPU, and look at what came out."""
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import tvm
+import tvm_ffi
+
+from hawq.errors import HawqError
+
+__all__ = ["compile_source", "disassemble", "enable_cuda_modules"]
+
+_DRIVER = "libcuda.so.1"
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+_SYMBOLS = (
+    "cuDeviceGetName", "cuFuncSetAttribute", "cuGetErrorName", "cuGetErrorString", "cuLaunchKernelEx",
+    "cuModuleGetFunction", "cuModuleLoadData", "cuModuleUnload", "cuTensorMapEncodeTiled",
+)  # fmt: skip
+"""What TVM's CUDA runtime wants of the driver; on a machine that only compiles none of it is called."""
+
+
+def enable_cuda_modules() -> None:
+    """Make TVM able to build CUDA modules on a machine without a driver.
+
+    TVM's CUDA runtime links the driver's library. Without it TVM silently embeds source text in an exported library
+    instead of machine code, so a library of that name whose functions all fail stands in.
+
+    Raises:
+        HawqError: neither a driver nor a C compiler to build the stand-in with.
+    """
+    if tvm_ffi.get_global_func("ffi.Module.create.cuda", allow_missing=True) is not None:
+        return
+    try:
+        ctypes.CDLL(_DRIVER, mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        _load_stub()
+    import torch  # noqa: F401  # brings libcudart, which the runtime links as well
+
+    runtime = Path(tvm.__file__).parent / "lib" / "libtvm_runtime_cuda.so"
+    try:
+        ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise HawqError(f"TVM's CUDA runtime cannot be loaded ({error}); install a CUDA build of torch") from error
+
+
+def _load_stub() -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise HawqError("building CUDA libraries without a driver needs a C compiler (cc, gcc or clang) on the PATH")
+    code = "".join(f"int {symbol}(void) {{ return {_NO_DEVICE}; }}\n" for symbol in _SYMBOLS)
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "stub.c", Path(folder) / _DRIVER
+        source.write_text(code)
+        command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{_DRIVER}", "-o", str(library), str(source)]
+        subprocess.run(command, check=True, capture_output=True)
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+def compile_source(code: str, architectures: Sequence[str]) -> bytes:
+    """Compile CUDA source to machine code: a fat binary from nvcc, or a cubin from NVRTC where there is no nvcc.
+
+    Division stays IEEE: no fast-math.
+
+    Args:
+        code: CUDA C++.
+        architectures: `sm_80` and the like; NVRTC takes one.
+
+    Raises:
+        HawqError: no compiler, or the source does not compile.
+    """
+    nvcc = shutil.which("nvcc")
+    return _nvcc(nvcc, code, architectures) if nvcc else _nvrtc(code, architectures)
+
+
+def _nvcc(nvcc: str, code: str, architectures: Sequence[str]) -> bytes:
+    targets = [
+        option
+        for name in architectures
+        for option in ("-gencode", f"arch=compute_{name.removeprefix('sm_')},code={name}")
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(folder) / "kernels.cu", Path(folder) / "kernels.fatbin"
+        source.write_text(code)
+        command = [nvcc, "--fatbin", "-O3", "-std=c++17", "-w", *targets, "-o", str(binary), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise HawqError(f"nvcc failed for {', '.join(architectures)}:\n{done.stderr[-2000:]}")
+        return binary.read_bytes()
+
+
+def _nvrtc(code: str, architectures: Sequence[str]) -> bytes:
+    if len(architectures) != 1:
+        raise HawqError(f"several architectures ({', '.join(architectures)}) need nvcc on the PATH; NVRTC takes one")
+    try:
+        from cuda.bindings import nvrtc
+    except ImportError as error:
+        raise HawqError("building for cuda needs nvcc on the PATH or the package cuda-bindings (NVRTC)") from error
+    options = [f"--gpu-architecture={architectures[0]}", "-std=c++17", *(f"-I{path}" for path in _include_folders())]
+    _, program = nvrtc.nvrtcCreateProgram(code.encode(), b"kernels.cu", 0, [], [])
+    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+    if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        _, size = nvrtc.nvrtcGetProgramLogSize(program)
+        log = b" " * size
+        nvrtc.nvrtcGetProgramLog(program, log)
+        raise HawqError(f"NVRTC failed for {architectures[0]}:\n{log.decode()[-2000:]}")
+    _, size = nvrtc.nvrtcGetCUBINSize(program)
+    binary = b" " * size
+    nvrtc.nvrtcGetCUBIN(program, binary)
+    return binary
+
+
+def _include_folders() -> list[Path]:
+    """Return the header folders of the pip packages of CUDA."""
+    roots = [Path(folder) / "nvidia" for folder in sys.path if folder]
+    return [path for root in roots for path in sorted(root.glob("*/include")) if path.is_dir()]
+
+
+def disassemble(library: Path) -> dict[str, str]:
+    """Return the machine code in an exported library as text, by architecture.
+
+    Raises:
+        HawqError: there is no cuobjdump.
+    """
+    tool = _cuobjdump()
+    images = _device_images(Path(library).read_bytes())
+    found: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for index, image in enumerate(images):
+            path = Path(folder) / f"{index}.bin"
+            path.write_bytes(image)
+            text = subprocess.run([tool, "-sass", str(path)], capture_output=True, text=True).stdout
+            for part in re.split(r"(?=arch = sm_\d+)", text):
+                if match := re.match(r"arch = (sm_\d+)", part):
+                    found[match[1]] = found.get(match[1], "") + part
+    return found
+
+
+def _cuobjdump() -> str:
+    bundled = [Path(folder) / "triton/backends/nvidia/bin/cuobjdump" for folder in sys.path if folder]
+    for candidate in (shutil.which("cuobjdump"), *map(str, bundled)):
+        if candidate and os.access(candidate, os.X_OK):
+            return candidate
+    raise HawqError("cuobjdump was found neither on the PATH nor in the package triton: pip install triton")
+
+
+_FATBIN_MAGIC = b"\x50\xed\x55\xba"
+_ELF_MAGIC, _EM_CUDA = b"\x7fELF", 190
+
+
+def _device_images(data: bytes) -> list[bytes]:
+    """Cut fat binaries, or bare cubins, out of a library."""
+    images = []
+    for match in re.finditer(re.escape(_FATBIN_MAGIC), data):
+        start = match.start()
+        header, size = int.from_bytes(data[start + 6 : start + 8], "little"), data[start + 8 : start + 16]
+        images.append(data[start : start + header + int.from_bytes(size, "little")])
+    if not images:
+        starts = [m.start() for m in re.finditer(re.escape(_ELF_MAGIC), data)]
+        images = [data[s:] for s in starts if int.from_bytes(data[s + 18 : s + 20], "little") == _EM_CUDA]
+    return images
