@@ -71,7 +71,7 @@ def tie_groups(graph: FloatGraph) -> list[tuple[str, ...]]:
 
 
 def pinned_units(graph: FloatGraph) -> set[str]:
-    """Return the units that stay at 8 bits: the first ones, which read the image, and the last ones.
+    """Return the units that stay at 8 bits: first ones, which read the image, last ones, and all that are tied to them.
 
     A last unit is one from which the output is reached through no other unit.
     """
@@ -85,7 +85,8 @@ def pinned_units(graph: FloatGraph) -> set[str]:
         elif name not in seen:
             seen.add(name)
             pending.extend(graph.nodes[name].inputs)
-    return first | last
+    pinned = first | last
+    return pinned.union(*(group for group in tie_groups(graph) if pinned.intersection(group)))
 
 
 def _members_by_root(graph: FloatGraph) -> dict[str, list[str]]:
