@@ -53,7 +53,7 @@ class LlvmBackend:
             return tvm.compile(module, self.target)
 
     def check(self, program: IntegerProgram) -> None:
-        """Accept every certified program: a sum shifted by the zero point or by 128 wraps back to the true one."""
+        """Accept every certified program: layers whose sum over bytes may leave int32 subtract the zero point first."""
 
     def describe(self) -> dict[str, Any]:
         """Return what the manifest says about the target."""

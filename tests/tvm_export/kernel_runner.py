@@ -1,0 +1,34 @@
+"""Run the kernel of one op alone, its stored padding filled with noise that must not reach any code."""
+
+import numpy as np
+import torch
+import tvm
+
+from hawq.integer import ops as o
+from tvm_export.definitions import Site
+from tvm_export.storage import Storage
+
+
+def store(storage: Storage, codes: torch.Tensor) -> np.ndarray:
+    """Return codes (N, C, H, W) or (N, F) as an unpacked storage keeps them; extra channels get random codes."""
+    batch = len(codes)
+    limits = np.iinfo(storage.dtype)
+    noise = np.random.default_rng(0).integers(limits.min, limits.max, storage.shape(batch), endpoint=True)
+    stored = noise.astype(storage.dtype)
+    stored[..., : storage.chw[0]] = codes.reshape(batch, *storage.chw).permute(0, 2, 3, 1).numpy()
+    return stored
+
+
+def run_kernel(backend, op, inputs, types, constants) -> torch.Tensor:
+    """Return the codes one compiled kernel produces, int32, (N, *shape); arguments as for execute_op."""
+    batch = len(inputs[0])
+    sources = tuple(backend.storage(kind, image=False) for kind in types)
+    out = backend.storage(op.out, image=isinstance(op, o.QuantizeInput | o.PixelInput))
+    site = Site(op, sources, out, {name: tensor.numpy() for name, tensor in constants.items()}, batch)
+    kernel = backend.kernel(site)
+    module = tvm.IRModule({"kernel": kernel.function.with_attr("global_symbol", "kernel")})
+    compiled = tvm.compile(module, backend.target)
+    stored = [store(s, codes) for s, codes in zip(sources, inputs, strict=True)] if sources else [inputs[0].numpy()]
+    result = tvm.runtime.tensor(np.zeros(out.shape(batch), out.dtype))
+    compiled["kernel"](*(tvm.runtime.tensor(array) for array in (*stored, *kernel.constants)), result)
+    return out.unpack(torch.from_numpy(result.numpy()))

@@ -1,0 +1,170 @@
+"""Define Conv2d and Linear: as products of bytes wherever that is exact, code by code elsewhere."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from tvm import te, tirx
+
+from hawq.integer import LayerBound, TensorType
+from hawq.integer import ops as o
+from hawq.integer.certificate import partial_sum_bound
+from tvm_export.expressions import Definition, Geometry, Site, clamp, constant, definition, dyadic, inside
+from tvm_export.storage import Expr, round_up
+
+__all__ = ["BLOCK", "DEPTH", "byte_sum_fits", "dense_weight", "offset_bias", "per_channel"]
+
+BLOCK, DEPTH = 16, 4
+"""Output channels in a block of weights, and input channels multiplied at once (one AVX512-VNNI instruction)."""
+
+_BYTE_OFFSET = 128
+"""Added to signed codes, so that an unsigned byte holds them."""
+
+
+@definition(o.Conv2d)
+def _conv2d(op: o.Conv2d, site: Site) -> Definition:
+    return _convolution(site, Geometry(op.stride, op.padding, op.dilation, op.groups))
+
+
+@definition(o.Linear)
+def _linear(op: o.Linear, site: Site) -> Definition:
+    return _convolution(site, Geometry())
+
+
+def _convolution(site: Site, geometry: Geometry) -> Definition:
+    source = site.inputs[0].type
+    if geometry.groups > 1 or source.bits > 8:
+        return _grouped(site, geometry)
+    offset = _BYTE_OFFSET if source.signed else 0
+    stored = TensorType(source.shape, 8, signed=False)
+    exact = byte_sum_fits(site, stored, source.zero_point + offset)
+    return _dense(site, geometry, offset) if exact else _grouped(site, geometry)
+
+
+def dense_weight(site: Site) -> np.ndarray:
+    """Return the weight codes as (O, I, KH, KW), int8."""
+    weight = site.constants["weight"]
+    return weight if weight.ndim == 4 else weight[:, :, None, None]
+
+
+def _moved_bias(site: Site, zero: int) -> np.ndarray:
+    total = site.constants["weight"].astype(np.int64).reshape(len(site.constants["bias"]), -1).sum(1)
+    return site.constants["bias"].astype(np.int64) - zero * total
+
+
+def offset_bias(site: Site, zero: int) -> np.ndarray:
+    """Return bias - zero * sum(w), int32: what is left of the zero point when the sum runs over codes as stored.
+
+    It wraps where `byte_sum_fits` is false.
+    """
+    return _moved_bias(site, zero).astype(np.int32)
+
+
+def byte_sum_fits(site: Site, stored: TensorType, zero: int) -> bool:
+    """Tell whether sum(b * w) + bias - zero * sum(w) stays in int32, b being the numbers as stored.
+
+    The certificate bounds sum((x - zx) * w) + bias only: without the zero point both parts are larger, and may leave
+    int32 where their total does not (rows of 66,000 weights, biases close to 2^31).
+
+    Args:
+        site: a convolution or linear layer.
+        stored: type that holds every b.
+        zero: the b of a code that stands for 0.
+    """
+    weight, bias = torch.from_numpy(site.constants["weight"]), torch.from_numpy(_moved_bias(site, zero))
+    return LayerBound(site.op.name, *partial_sum_bound(weight, bias, stored)).fits_int32
+
+
+def per_channel(array: np.ndarray, channels: int, fill: int = 0) -> np.ndarray:
+    """Return (O,) widened to the stored channels."""
+    return np.pad(array, (0, channels - len(array)), constant_values=fill)
+
+
+def _epilogue(site: Site, bias: np.ndarray, total: Callable[[Expr, Expr, Expr, Expr], Expr]) -> tuple[Any, te.Tensor]:
+    """Return the constants and the output of total + bias, requantized unless the output is the accumulator."""
+    channels = site.out.channels
+    constants = [constant(per_channel(bias, channels), "bias")]
+    if not site.op.accumulates:
+        constants.append(constant(per_channel(site.constants["multiplier"], channels), "multiplier"))
+        constants.append(constant(per_channel(site.constants["shift"], channels, fill=1), "shift"))
+    b, *ms = (tensor for tensor, _ in constants)
+
+    def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+        acc = total(n, h, w, c) + b[c]
+        return clamp(dyadic(acc, ms[0][c], ms[1][c]), site.op) if ms else acc  # type: ignore[arg-type]
+
+    return constants, site.out.write(site.batch, code)
+
+
+def _dense(site: Site, geometry: Geometry, offset: int) -> Definition:
+    """Multiply unsigned bytes by blocked weights (O/16, KH, KW, C/4, 16, 4): u8 x s8 -> s32.
+
+    The bytes are code + offset; the offset and the zero point leave the sum through the bias.
+    """
+    (source,), weight = site.inputs, dense_weight(site)
+    outputs, channels, kh, kw = weight.shape
+    _, height, width = source.chw
+    _, oh, ow = site.out.chw
+    (top, bottom, left, right), (sh, sw), (dh, dw) = geometry.padding, geometry.stride, geometry.dilation
+    depth, blocks = round_up(source.channels, DEPTH) // DEPTH, round_up(site.out.channels, BLOCK) // BLOCK
+    zero = source.type.zero_point + offset
+
+    x = source.placeholder(site.batch, "x")
+    blocked = np.zeros((blocks * BLOCK, depth * DEPTH, kh, kw), np.int8)
+    blocked[:outputs, :channels] = weight
+    blocked = blocked.reshape(blocks, BLOCK, depth, DEPTH, kh, kw).transpose(0, 4, 5, 2, 1, 3)
+    w, w_array = constant(blocked, "weight")
+
+    def padded(n: Expr, h: Expr, v: Expr, c: Expr) -> Expr:
+        exists = tirx.all(inside((height, width), h - top, v - left), c < source.channels)
+        code = source.read(x, n, h - top, v - left, c) + offset
+        return tirx.if_then_else(exists, code.astype("uint8"), tirx.const(zero, "uint8"))
+
+    xp_shape = (site.batch, height + top + bottom, width + left + right, depth * DEPTH)
+    xp = te.compute(xp_shape, padded, name="pad")
+    r, q, d, e = (te.reduce_axis((0, k), name=name) for k, name in ((kh, "r"), (kw, "q"), (depth, "d"), (DEPTH, "e")))
+    acc = te.compute(
+        (site.batch, oh, ow, blocks, BLOCK),
+        lambda n, h, v, ob, oi: te.sum(
+            xp[n, h * sh + r * dh, v * sw + q * dw, d * DEPTH + e].astype("int32")
+            * w[ob, r, q, d, oi, e].astype("int32"),
+            axis=[r, q, d, e],
+        ),
+        name="conv",
+    )
+    constants, out = _epilogue(site, offset_bias(site, zero), lambda n, h, v, c: acc[n, h, v, c // BLOCK, c % BLOCK])
+    return Definition((x,), ((w, w_array), *constants), out)
+
+
+def _grouped(site: Site, geometry: Geometry) -> Definition:
+    """Convolve group by group, depthwise included, with weights (KH, KW, I/groups, O); input codes of any width."""
+    (source,), weight = site.inputs, dense_weight(site)
+    outputs, per_group, kh, kw = weight.shape
+    _, height, width = source.chw
+    _, oh, ow = site.out.chw
+    x = source.placeholder(site.batch, "x")
+    spread = np.zeros((kh, kw, per_group, site.out.channels), np.int8)
+    spread[..., :outputs] = weight.transpose(2, 3, 1, 0)
+    w, w_array = constant(spread, "weight")
+    zero = source.type.zero_point
+
+    def channel(c: Expr, i: Expr) -> Expr:
+        if per_group == 1 and outputs == geometry.groups and site.out.channels <= source.channels:
+            return c
+        return tirx.min(c // (outputs // geometry.groups) * per_group + i, source.channels - 1)
+
+    def product(n: Expr, h: Expr, v: Expr, c: Expr, r: Expr, q: Expr, i: Expr) -> Expr:
+        y, z = geometry.position(h, v, r, q)
+        code = source.read(x, n, y, z, channel(c, i)) - zero
+        masked = tirx.if_then_else(inside((height, width), y, z), code, tirx.const(0, "int32"))
+        return (masked if any(geometry.padding) else code) * w[r, q, i, c].astype("int32")
+
+    r, q, i = (te.reduce_axis((0, k), name=name) for k, name in ((kh, "r"), (kw, "q"), (per_group, "i")))
+    acc = te.compute(
+        (site.batch, oh, ow, site.out.channels),
+        lambda n, h, v, c: te.sum(product(n, h, v, c, r, q, i), axis=[r, q, i]),
+        name="sum",
+    )
+    constants, out = _epilogue(site, site.constants["bias"], lambda n, h, v, c: acc[n, h, v, c])
+    return Definition((x,), ((w, w_array), *constants), out)
