@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import NETWORKS, SIZE, build, images
+from schemes import SCHEMES, calibrated
 
 from hawq.bitconfig import BitConfig, UnitBits
 from hawq.errors import HawqError
 from hawq.graph import ir
-from hawq.graph.structure import pinned_units, tie_groups
 from hawq.graph.trace import trace
 from hawq.integer import IntegerProgram, ReferenceExecutor, certify
 from hawq.integer import ops as o
@@ -16,37 +16,7 @@ from hawq.integer.arithmetic import code_range
 from hawq.qat.model import QuantizedModel
 from hawq.qat.plan import QuantOptions
 from hawq.quantizers.weight import weight_scale
-
-
-def uniform(graph, bits):
-    pinned = pinned_units(graph)
-    return BitConfig(
-        "net", f"uniform{bits}", {u: UnitBits(8, 8) if u in pinned else UnitBits(bits, bits) for u in graph.units}
-    )
-
-
-def mixed(graph):
-    """Give every tie group its own pair of widths."""
-    units = dict(uniform(graph, 4).units)
-    for index, group in enumerate([*tie_groups(graph), *((u,) for u in graph.units)]):
-        for unit in group:
-            if unit not in pinned_units(graph) and units[unit] == (4, 4):
-                units[unit] = UnitBits(3 + index % 6, 2 + (index * 5) % 7)
-    for group in tie_groups(graph):
-        for unit in group:
-            units[unit] = UnitBits(units[unit].weight, units[group[0]].activation)
-    return BitConfig("net", "mixed", units)
-
-
-SCHEMES = {"uniform8": lambda g: uniform(g, 8), "uniform4": lambda g: uniform(g, 4), "mixed": mixed}
-
-
-def calibrated(name, scheme="uniform8", **options):
-    graph = trace(build(name), (3, SIZE, SIZE))
-    model = QuantizedModel(graph, SCHEMES[scheme](graph), QuantOptions(**options))
-    model.calibrate([images(8, seed) for seed in (1, 2)])
-    return model.eval()
-
+from hawq.schemes import uniform
 
 CASES = [(n, s, a) for n in NETWORKS for s in SCHEMES for a in (False, True)]
 
@@ -147,7 +117,7 @@ def test_batch_statistics_and_folding_quantize_the_same_weights():
 
 def test_calibration_changes_ranges_only():
     graph = trace(build("Residual"), (3, SIZE, SIZE))
-    model = QuantizedModel(graph, uniform(graph, 8), QuantOptions(fix_bn=False, act_range_momentum=0.5))
+    model = QuantizedModel(graph, uniform("net", graph, 8), QuantOptions(fix_bn=False, act_range_momentum=0.5))
     before = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("units")}
     model.calibrate([images(4)])
     assert all(v.equal(before[k]) for k, v in model.state_dict().items() if k.startswith("units"))
@@ -158,7 +128,7 @@ def test_calibration_changes_ranges_only():
 def test_evaluation_before_calibration_is_an_error():
     graph = trace(build("Residual"), (3, SIZE, SIZE))
     with pytest.raises(HawqError, match="calibrate or train"):
-        QuantizedModel(graph, uniform(graph, 8)).eval()(images(1))
+        QuantizedModel(graph, uniform("net", graph, 8)).eval()(images(1))
 
 
 def test_nan_weights_are_named():
@@ -170,7 +140,7 @@ def test_nan_weights_are_named():
 
 def test_a_config_that_does_not_fit_is_refused():
     graph = trace(build("Residual"), (3, SIZE, SIZE))
-    whole = dict(uniform(graph, 8).units)
+    whole = dict(uniform("net", graph, 8).units)
     with pytest.raises(HawqError, match="'conv3'"):
         QuantizedModel(graph, BitConfig("net", "s", {k: v for k, v in whole.items() if k != "conv3"}))
     with pytest.raises(HawqError, match="need the same activation bits"):

@@ -89,7 +89,7 @@ EDGES = {
     "bias near the limit, few bits": ((4, True, 0), 7, -(2**31) + 8 * 7 * 64, 64, -8),
     "bias near the limit, zero point": ((8, False, 255), 127, -(2**31) + 255 * 127 * 64, 64, 0),
     "long rows, signed": ((8, True, 0), 127, 0, 70_000, 127),
-    "long rows, zero point": ((8, False, 128), -127, 0, 70_000, 0),
+    "long rows, zero point": ((8, False, 128), 127, 0, 70_000, 255),
     "longest certified row": ((8, False, 0), 127, 0, (2**31 - 1) // (255 * 127), 255),
 }
 

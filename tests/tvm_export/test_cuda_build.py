@@ -1,0 +1,87 @@
+"""CUDA libraries are built without a GPU, hold machine code for every architecture, and use its tensor cores."""
+
+import re
+import shutil
+
+import pytest
+import torch
+from networks import images
+from schemes import lowered
+
+from hawq.errors import HawqError
+from tvm_export import export, load, verify
+from tvm_export.cuda import toolchain
+from tvm_export.cuda.toolchain import disassemble
+
+
+def instructions(text):
+    return set(re.findall(r"IMMA\.\S+", text))
+
+
+@pytest.fixture
+def machine_code(tmp_path):
+    def build(scheme, architectures):
+        if shutil.which("nvcc") is None:
+            pytest.skip("needs nvcc to build for several architectures")
+        library = export(lowered("Residual", scheme), "cuda", tmp_path, arch=architectures)
+        try:
+            return disassemble(library)
+        except HawqError as error:
+            pytest.skip(str(error))
+
+    return build
+
+
+def test_4_bits_use_the_widest_instruction_of_each_architecture(machine_code):
+    code = machine_code("uniform4", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90"])
+    assert set(code) == {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90"}
+    assert {"IMMA.8832.U4.S4", "IMMA.8816.S8.S8"} <= instructions(code["sm_75"])
+    for arch in ("sm_80", "sm_86", "sm_89"):
+        assert {"IMMA.16864.U4.S4", "IMMA.16832.S8.S8"} <= instructions(code[arch])
+    assert instructions(code["sm_90"]) == {"IMMA.16832.U8.S8", "IMMA.16832.S8.S8"}  # 4-bit codes are widened first
+
+
+def test_8_bits_use_int8_tensor_cores(machine_code):
+    code = machine_code("uniform8", ["sm_80", "sm_90"])
+    for arch in ("sm_80", "sm_90"):
+        assert instructions(code[arch]) == {"IMMA.16832.U8.S8", "IMMA.16832.S8.S8"}
+
+
+def test_4_bit_weights_are_packed(tmp_path):
+    from tvm_export.backend import backend
+    from tvm_export.lower import sites
+
+    program = lowered("Residual", "uniform4")
+    target = backend("cuda", arch=["sm_80"])
+    site = next(s for s in sites(program, target, 1) if s.op.name == "conv2")
+    weight = target.kernel(site).constants[0]
+    outputs, _, kh, kw = site.constants["weight"].shape
+    assert weight.nbytes == 64 * kh * kw * site.inputs[0].channels // 2
+    nibbles = torch.from_numpy(weight).int().reshape(64, kh, kw, -1)
+    codes = torch.stack([nibbles & 15, nibbles >> 4], -1).flatten(-2)
+    codes = (codes ^ 8) - 8
+    channels = site.inputs[0].chw[0]
+    assert codes[:outputs, ..., :channels].permute(0, 3, 1, 2).tolist() == site.constants["weight"].tolist()
+
+
+def test_no_compiler_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None)
+    with pytest.raises(HawqError, match=r"several architectures .* need nvcc"):
+        toolchain.compile_source("", ["sm_80", "sm_90"])
+
+
+def test_source_that_does_not_compile_is_reported():
+    if shutil.which("nvcc") is None:
+        pytest.skip("needs nvcc")
+    with pytest.raises(HawqError, match="nvcc failed for sm_80"):
+        toolchain.compile_source("this is no C++", ["sm_80"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scheme", ["uniform8", "uniform4", "mixed"])
+def test_a_device_gives_the_same_integers(scheme, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    program = lowered("Residual", scheme)
+    export(program, "cuda", tmp_path, batch=2)
+    assert verify(program, load(tmp_path), images(4, seed=7), until="all").exact
