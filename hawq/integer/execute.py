@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import TypeVar
 
 import torch
@@ -16,6 +17,9 @@ from hawq.integer.geometry import Padding
 from hawq.integer.program import IntegerProgram
 
 __all__ = ["ReferenceExecutor", "execute_op"]
+
+_CHUNK_VALUES = 1 << 21
+"""Values of the largest tensor that are computed at once: int64 arithmetic on more of them waits for memory."""
 
 _OpT = TypeVar("_OpT", bound=o.Op)
 _Kernel = Callable[[_OpT, Sequence[Tensor], Sequence[o.TensorType], Mapping[str, Tensor]], Tensor]
@@ -58,6 +62,8 @@ class ReferenceExecutor:
         self._constants = {
             op.name: {k: v.to(self.device) for k, v in program.constants(op).items()} for op in program.ops
         }
+        largest = max(prod(op.out.shape) for op in program.ops)
+        self._chunk = max(1, _CHUNK_VALUES // largest)
         last_use = {name: op.name for op in program.ops for name in op.inputs}
         self._dies_after = {
             op.name: [n for n in dict.fromkeys(op.inputs) if last_use[n] == op.name] for op in program.ops
@@ -65,7 +71,8 @@ class ReferenceExecutor:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return integer logits, int32, (N, classes), of images: float32 or uint8 as the program's input wants it."""
-        return self._run(image, keep=False)[self.program.output.name]
+        name = self.program.output.name
+        return torch.cat([self._run(part, keep=False)[name] for part in image.split(self._chunk)])
 
     def logits(self, image: Tensor) -> Tensor:
         """Return float32 logits, (N, classes): one IEEE multiplication per integer logit."""

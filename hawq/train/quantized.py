@@ -22,8 +22,8 @@ from hawq.train.loop import Progress, TrainConfig, TrainState, fit, write_metric
 
 __all__ = ["QuantizedRun", "train_quantized"]
 
-_CALIBRATION_IMAGES = 512
-_CALIBRATION_BATCH = 64
+_CALIBRATION_IMAGES = 256
+_CALIBRATION_BATCH = 16
 
 
 @dataclass(frozen=True)
