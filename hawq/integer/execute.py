@@ -72,7 +72,7 @@ class ReferenceExecutor:
     def __call__(self, image: Tensor) -> Tensor:
         """Return integer logits, int32, (N, classes), of images: float32 or uint8 as the program's input wants it."""
         name = self.program.output.name
-        return torch.cat([self._run(part, keep=False)[name] for part in image.split(self._chunk)])
+        return torch.cat([self._run(part, keep=False)[name] for part in torch.split(image, self._chunk)])
 
     def logits(self, image: Tensor) -> Tensor:
         """Return float32 logits, (N, classes): one IEEE multiplication per integer logit."""
