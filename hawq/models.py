@@ -37,14 +37,14 @@ class InputSpec:
     crop_ratio: float | None = None
 
 
-class Source:
+class Source(ABC):
     """A library of networks. `build` returns one, `spec` what is known of its input."""
 
-    name = ""
+    name: str
 
+    @abstractmethod
     def build(self, name: str, num_classes: int | None, pretrained: bool) -> nn.Module:
         """Return the network `name`, with the library's number of classes where none is given."""
-        raise NotImplementedError
 
     def spec(self, name: str) -> InputSpec:
         """Return what is known of the input of `name`."""
