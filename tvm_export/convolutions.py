@@ -13,10 +13,16 @@ from hawq.integer.certificate import partial_sum_bound
 from tvm_export.expressions import Definition, Geometry, Site, clamp, constant, definition, dyadic, inside
 from tvm_export.storage import Expr, round_up
 
-__all__ = ["BLOCK", "DEPTH", "byte_sum_fits", "dense_weight", "offset_bias", "per_channel"]
+__all__ = ["BLOCK", "DEPTH", "byte_sum_fits", "dense_weight", "offset_bias", "per_channel", "register_tile"]
 
 BLOCK, DEPTH = 16, 4
 """Output channels in a block of weights, and input channels multiplied at once (one AVX512-VNNI instruction)."""
+
+_TILE = 15
+"""Most accumulators of 64 bytes in a register tile: 16 would exceed the 1024 bytes TVM keeps on the stack."""
+
+_BUSY_SUMS, _BUSY_PIXELS = 12, 3
+"""Sums that hide the latency of a multiplication; pixels that make up for fetching a block of weights (on a Zen 5)."""
 
 _BYTE_OFFSET = 128
 """Added to signed codes, so that an unsigned byte holds them."""
@@ -81,6 +87,32 @@ def per_channel(array: np.ndarray, channels: int, fill: int = 0) -> np.ndarray:
     return np.pad(array, (0, channels - len(array)), constant_values=fill)
 
 
+def register_tile(width: int, blocks: int) -> tuple[int, int]:
+    """Return the tile of accumulators kept in registers: (pixels of a row, blocks of output channels).
+
+    A last tile may hang over the end of the row; the sums beyond it are computed in vain. The tile that does most
+    useful work in a cycle is taken, and of several the one with the fewest loads for a product.
+
+    Args:
+        width: pixels in a row of the output.
+        blocks: blocks of 16 output channels; the tile's divide them.
+    """
+    tiles = [
+        (pixels, count)
+        for pixels in range(1, min(width, _TILE) + 1)
+        for count in range(1, _TILE // pixels + 1)
+        if blocks % count == 0
+    ]
+
+    def worth(tile: tuple[int, int]) -> tuple[float, float]:
+        pixels, count = tile
+        useful = width / round_up(width, pixels)
+        busy = min(1.0, pixels * count / _BUSY_SUMS, pixels / _BUSY_PIXELS)
+        return useful * busy, pixels * count / (pixels + count)
+
+    return max(tiles, key=worth)
+
+
 def _epilogue(site: Site, bias: np.ndarray, total: Callable[[Expr, Expr, Expr, Expr], Expr]) -> tuple[Any, te.Tensor]:
     """Return the constants and the output of total + bias, requantized unless the output is the accumulator."""
     channels = site.out.channels
@@ -110,6 +142,8 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Definition:
     depth, blocks = round_up(source.channels, DEPTH) // DEPTH, round_up(site.out.channels, BLOCK) // BLOCK
     zero = source.type.zero_point + offset
 
+    tiled = round_up(ow, register_tile(ow, blocks)[0])  # the last tile of a row may hang over
+
     x = source.placeholder(site.batch, "x")
     blocked = np.zeros((blocks * BLOCK, depth * DEPTH, kh, kw), np.int8)
     blocked[:outputs, :channels] = weight
@@ -121,11 +155,13 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Definition:
         code = source.read(x, n, h - top, v - left, c) + offset
         return tirx.if_then_else(exists, code.astype("uint8"), tirx.const(zero, "uint8"))
 
-    xp_shape = (site.batch, height + top + bottom, width + left + right, depth * DEPTH)
-    xp = te.compute(xp_shape, padded, name="pad")
+    reach = max(width + left + right, (tiled - 1) * sw + (kw - 1) * dw + 1)
+    as_stored = not any(geometry.padding) and reach == width and offset == 0 and source.channels % DEPTH == 0
+    xp_shape = (site.batch, height + top + bottom, reach, depth * DEPTH)
+    xp = x if as_stored else te.compute(xp_shape, padded, name="pad")
     r, q, d, e = (te.reduce_axis((0, k), name=name) for k, name in ((kh, "r"), (kw, "q"), (depth, "d"), (DEPTH, "e")))
     acc = te.compute(
-        (site.batch, oh, ow, blocks, BLOCK),
+        (site.batch, oh, tiled, blocks, BLOCK),
         lambda n, h, v, ob, oi: te.sum(
             xp[n, h * sh + r * dh, v * sw + q * dw, d * DEPTH + e].astype("int32")
             * w[ob, r, q, d, oi, e].astype("int32"),

@@ -1,12 +1,32 @@
 """Run the kernel of one op alone, its stored padding filled with noise that must not reach any code."""
 
+import platform
+
 import numpy as np
 import torch
 import tvm
 
+from hawq.integer import execute_op
 from hawq.integer import ops as o
+from hawq.integer.arithmetic import dyadic
 from tvm_export.definitions import Site
+from tvm_export.llvm import LlvmBackend
 from tvm_export.storage import Storage
+
+_PORTABLE = "x86-64-v2" if platform.machine() == "x86_64" else "generic"
+BACKENDS = {"this CPU": LlvmBackend, "portable": lambda: LlvmBackend(_PORTABLE)}
+
+
+def check(backend, op, inputs, types, constants) -> None:
+    """Compare a compiled kernel with the reference, every integer."""
+    expected = execute_op(op, inputs, types, constants)
+    assert torch.equal(run_kernel(backend, op, inputs, types, constants), expected)
+
+
+def requantizing(outputs: int, ratio: float) -> dict[str, torch.Tensor]:
+    """Return the constants of a requantization by one ratio."""
+    multiplier, shift = dyadic(torch.full((outputs,), ratio, dtype=torch.float64))
+    return {"multiplier": multiplier.int(), "shift": shift.int()}
 
 
 def store(storage: Storage, codes: torch.Tensor) -> np.ndarray:

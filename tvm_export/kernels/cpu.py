@@ -9,15 +9,13 @@ from tvm import te
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
-from tvm_export.definitions import BLOCK, Definition
+from tvm_export.convolutions import BLOCK, register_tile
+from tvm_export.expressions import Definition
 
 __all__ = ["schedule"]
 
 _VNNI = "hawq.vnni_u8s8s32"
 """Multiply 4 unsigned by 16x4 signed bytes into 16 int32 sums; wraps, never saturates."""
-
-_TILE = 15
-"""Accumulators of 64 bytes in a register tile: 16 would exceed the 1024 bytes TVM keeps on the stack."""
 
 
 @functools.cache
@@ -77,15 +75,13 @@ def schedule(definition: Definition, vnni: bool) -> tvm.tirx.PrimFunc:
     blocks = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
     if "conv" in blocks:
         _dense(sch, vnni)
+        if "pad" in blocks:
+            _pad(sch)
     elif "sum" in blocks:
         _reduce(sch)
     else:
         _pointwise(sch)
     return sch.mod[sch.mod.get_global_vars()[0]]
-
-
-def _largest_divisor(value: int, limit: int) -> int:
-    return next(d for d in range(min(value, limit), 0, -1) if value % d == 0)
 
 
 def _extent(sch: s_tir.Schedule, loop: Any) -> int:
@@ -94,10 +90,9 @@ def _extent(sch: s_tir.Schedule, loop: Any) -> int:
 
 def _dense(sch: s_tir.Schedule, vnni: bool) -> None:
     """Keep a tile of pixels x 16-channel blocks in registers, requantize it where it stands."""
-    conv, out, pad = (sch.get_sblock(name) for name in ("conv", "out", "pad"))
+    conv, out = sch.get_sblock("conv"), sch.get_sblock("out")
     n, h, v, c = sch.get_loops(out)
-    pixels = _largest_divisor(_extent(sch, v), 14)
-    blocks = _largest_divisor(_extent(sch, c) // BLOCK, max(1, _TILE // pixels))
+    pixels, blocks = register_tile(_extent(sch, v), _extent(sch, c) // BLOCK)
     wo, wi = sch.split(v, [None, pixels])
     obo, obi, oi = sch.split(c, [None, blocks, BLOCK])
     sch.reorder(n, h, obo, wo, wi, obi, oi)
@@ -119,7 +114,11 @@ def _dense(sch: s_tir.Schedule, vnni: bool) -> None:
     sch.unroll(iob)
     if vnni:
         sch.tensorize(coi, _register_vnni())
-    pn, ph, _, pc = sch.get_loops(pad)
+
+
+def _pad(sch: s_tir.Schedule) -> None:
+    """Copy the input with its border, offset to unsigned bytes."""
+    pn, ph, _, pc = sch.get_loops(sch.get_sblock("pad"))
     sch.parallel(sch.fuse(pn, ph))
     if _extent(sch, pc) % BLOCK == 0:
         sch.vectorize(sch.split(pc, [None, BLOCK])[1])

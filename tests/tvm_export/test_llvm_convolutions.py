@@ -1,0 +1,95 @@
+"""Convolutions of every kind and shape are exact on the CPU, up to the edge of int32."""
+
+import pytest
+import torch
+from kernel_runner import BACKENDS, check, requantizing
+
+from hawq.integer import TensorType
+from hawq.integer import ops as o
+from hawq.integer.certificate import partial_sum_bound
+from hawq.integer.geometry import pooled_size
+from tvm_export.convolutions import register_tile
+
+INT32 = (-(2**31), 2**31 - 1)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request):
+    return BACKENDS[request.param]()
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+# (input channels, output channels, (H, W), kernel, stride, padding, dilation, groups)
+SHAPES = {
+    "image": (3, 33, (9, 14), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 1),
+    "several blocks": (20, 70, (3, 28), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
+    "prime width": (5, 40, (2, 37), (1, 3), (1, 1), (0, 0, 1, 1), (1, 1), 1),
+    "width of a tile and one": (16, 16, (2, 15), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "last tile over the end": (4, 64, (3, 17), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
+    "last tile over the end, strided": (8, 64, (5, 35), (2, 3), (1, 2), (0, 0, 1, 0), (1, 2), 1),
+    "last tile over the end, 1x1": (16, 64, (2, 17), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "plain 1x1": (64, 128, (4, 7), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "strided 1x1": (32, 48, (8, 14), (1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 1),
+    "asymmetric": (17, 19, (7, 8), (5, 3), (2, 1), (1, 3, 0, 2), (1, 2), 1),
+    "unpadded 3x3": (16, 16, (5, 9), (3, 3), (1, 1), (0, 0, 0, 0), (2, 2), 1),
+    "depthwise": (35, 35, (6, 7), (3, 3), (2, 2), (0, 1, 0, 1), (1, 1), 35),
+    "depthwise, two outputs each": (18, 36, (5, 5), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 18),
+    "groups of a block": (32, 64, (4, 5), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 2),
+    "ragged groups": (15, 21, (4, 5), (3, 1), (1, 2), (1, 1, 0, 0), (1, 1), 3),
+}
+
+
+@pytest.mark.parametrize("source", [(8, False, 0), (8, False, 131), (8, True, 0), (4, True, 0), (16, True, 0)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolutions_of_larger_shapes(backend, shape, source):
+    channels, outputs, size, kernel, stride, padding, dilation, groups = SHAPES[shape]
+    kind = TensorType((channels, *size), source[0], source[1], 1.0, source[2])
+    out_size = pooled_size(size, kernel, stride, padding, dilation)
+    low, high = kind.range
+    x = torch.randint(low, high + 1, (2, *kind.shape), generator=generator(1), dtype=torch.int32)
+    weight = torch.randint(-127, 128, (outputs, channels // groups, *kernel), generator=generator(2), dtype=torch.int8)
+    bias = torch.randint(-999, 999, (outputs,), generator=generator(3), dtype=torch.int32)
+    deviation = 70 * high * (channels // groups * kernel[0] * kernel[1]) ** 0.5
+    constants = {"weight": weight, "bias": bias, **requantizing(outputs, 60 / deviation)}
+    op = o.Conv2d(
+        name="op", inputs=("x",), out=TensorType((outputs, *out_size), 8, True), lo=-128, hi=127, stride=stride,
+        padding=padding, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    check(backend, op, [x], [kind], constants)
+
+
+# Certified layers whose parts leave int32 without the zero point in the sum: (input, weight, bias, row, codes)
+EDGES = {
+    "bias near the limit, few bits": ((4, True, 0), 7, -(2**31) + 8 * 7 * 64, 64, -8),
+    "bias near the limit, zero point": ((8, False, 255), 127, -(2**31) + 255 * 127 * 64, 64, 0),
+    "long rows, signed": ((8, True, 0), 127, 0, 70_000, 127),
+    "long rows, zero point": ((8, False, 128), 127, 0, 70_000, 255),
+    "longest certified row": ((8, False, 0), 127, 0, (2**31 - 1) // (255 * 127), 255),
+}
+
+
+@pytest.mark.parametrize("accumulates", [False, True], ids=["codes", "accumulators"])
+@pytest.mark.parametrize("edge", EDGES)
+def test_sums_at_the_edge_of_int32(backend, edge, accumulates):
+    kind, weight, bias, row, code = EDGES[edge]
+    source = TensorType((row,), kind[0], kind[1], 1.0, kind[2])
+    constants = {"weight": torch.full((3, row), weight, dtype=torch.int8), "bias": torch.full((3,), bias).int()}
+    lo, hi = partial_sum_bound(constants["weight"], constants["bias"], source)
+    assert INT32[0] <= lo <= hi <= INT32[1]  # the certificate lets the layer pass
+    out = TensorType((3,), 32 if accumulates else 16, True)
+    constants |= {} if accumulates else requantizing(3, 2.0**-16)
+    op = o.Linear(name="op", inputs=("x",), out=out, lo=out.range[0], hi=out.range[1])
+    check(backend, op, [torch.full((1, row), code, dtype=torch.int32)], [source], constants)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4, 12, 63, 128])
+def test_register_tiles_fit_registers_and_waste_little(blocks):
+    for width in range(1, 300):
+        pixels, count = register_tile(width, blocks)
+        assert blocks % count == 0
+        assert pixels * count <= 15
+        assert pixels <= width
+        assert width < 60 or -(-width // pixels) * pixels <= 1.1 * width
