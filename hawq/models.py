@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import inspect
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType

@@ -16,9 +16,11 @@ def schedule(definition: Definition) -> tvm.tirx.PrimFunc:
     function = te.create_prim_func(definition.arguments).without_attr("global_symbol")
     sch = s_tir.Schedule(function)
     blocks = [sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))]
-    out = sch.get_sblock("out")
-    block, thread = sch.split(sch.fuse(*sch.get_loops(out)), [None, _THREADS])
-    sch.bind(block, "blockIdx.x")
+    n, h, w, c = sch.get_loops(sch.get_sblock("out"))
+    # whole divisors: a ragged split would leave bindings that TVM cannot reduce over
+    threads = next(d for d in range(_THREADS, 0, -1) if int(sch.get(c).extent) % d == 0)
+    outer, thread = sch.split(c, [None, threads])
+    sch.bind(sch.fuse(n, h, w, outer), "blockIdx.x")
     sch.bind(thread, "threadIdx.x")
     if "sum" in blocks:
         reduction = sch.get_sblock("sum")
