@@ -9,7 +9,7 @@ from torchvision import datasets
 from hawq.data.image_data import ImageData
 from hawq.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing
 from hawq.data.registry import need_path, register_data
-from hawq.data.splits import Augment, MemorySplit
+from hawq.data.splits import Augment, pixel_split
 from hawq.errors import UsageError
 
 __all__ = ["CIFAR_PREPROCESSING"]
@@ -20,16 +20,16 @@ CIFAR_PREPROCESSING = Preprocessing(32, None, IMAGENET_MEAN, IMAGENET_STD)
 
 def _read(name: str, kind: type[datasets.CIFAR10], path: Path | None, overrides: dict[str, Any]) -> ImageData:
     root = need_path(name, path)
+    preprocessing = CIFAR_PREPROCESSING.refined(None, overrides)
     splits = []
     for train in (True, False):
         try:
             found = kind(str(root), train=train, download=False)
         except RuntimeError as error:
             raise UsageError(f"{root} holds no whole {name} ({kind.base_folder}): {error}") from error
-        images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-        splits.append(MemorySplit(images, torch.tensor(found.targets)))
+        splits.append(pixel_split(found.data, torch.tensor(found.targets), preprocessing))
     classes = 10 if kind is datasets.CIFAR10 else 100
-    return ImageData(name, *splits, classes, CIFAR_PREPROCESSING.refined(None, overrides), Augment.CROP_FLIP)
+    return ImageData(name, *splits, classes, preprocessing, Augment.CROP_FLIP)
 
 
 @register_data("cifar10")

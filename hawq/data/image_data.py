@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hawq.data.preprocessing import Preprocessing
 from hawq.data.splits import Augment, Split
+from hawq.errors import UsageError
 
 __all__ = ["ImageData"]
 
@@ -62,7 +63,12 @@ class ImageData:
 
         Yields:
             Images, (n, 3, size, size), and labels, int64, (n,).
+
+        Raises:
+            UsageError: an unknown split, or a number that is too small.
+            HawqError: an image cannot be decoded.
         """
+        _check_request(split, batch_size, limit, workers)
         source = self.train if split == "train" else self.test
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(source), generator=generator) if shuffle else torch.arange(len(source))
@@ -73,14 +79,27 @@ class ImageData:
             pixels = source.pixels(indices, kind, seeds[indices])
             return pixels if raw else self.preprocessing.normalise(pixels), source.labels[indices]
 
-        chunks = order[:limit].split(batch_size)
+        chunks = order[:limit].split(batch_size) if limit != 0 else ()
         return _ahead(load, chunks, workers) if workers else map(load, chunks)
 
     def subset(self, percentage: float, seed: int) -> "ImageData":
-        """Return the data set with a fraction of the training images, 0..1, at least one, drawn from the seed."""
+        """Return the data set with a fraction of the training images, 0..1, at least one, drawn from the seed.
+
+        Raises:
+            UsageError: a fraction outside 0..1.
+        """
+        if not 0 <= percentage <= 1:
+            raise UsageError(f"data percentage {percentage}: give a fraction of the training set, 0..1")
         count = max(1, round(percentage * len(self.train)))
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         return replace(self, train=self.train.select(order[:count].sort().values))
+
+
+def _check_request(split: str, batch_size: int, limit: int | None, workers: int) -> None:
+    if split not in ("train", "test"):
+        raise UsageError(f"split {split!r}: allowed are train and test")
+    if batch_size < 1 or workers < 0 or (limit is not None and limit < 0):
+        raise UsageError(f"batch size {batch_size}, limit {limit}, workers {workers}: need at least 1, 0 and 0")
 
 
 def _ahead(

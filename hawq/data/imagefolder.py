@@ -23,6 +23,10 @@ def imagefolder(path: Path | None, spec: ModelSpec | None, overrides: dict[str, 
 
     With `train/` and `val/`, labels are the positions of the class folders in sorted order. With `labels.csv` (columns
     `file`, `class_index`) the one set of images serves for testing and, without its labels, for calibration.
+
+    Raises:
+        UsageError: the folder is missing, or laid out in neither way.
+        HawqError: `labels.csv` is broken, or `val/` has classes that `train/` lacks.
     """
     root = need_path("imagefolder", path)
     preprocessing = _DEFAULT.refined(spec, overrides)
@@ -34,6 +38,9 @@ def imagefolder(path: Path | None, spec: ModelSpec | None, overrides: dict[str, 
     if not all(folder.is_dir() for folder in folders):
         raise UsageError(f"{root} holds neither train/ and val/ nor a labels.csv")
     names = sorted(folder.name for folder in folders[0].iterdir() if folder.is_dir())
+    unknown = sorted(folder.name for folder in folders[1].iterdir() if folder.is_dir() and folder.name not in names)
+    if unknown:
+        raise HawqError(f"{folders[1]} has classes that {folders[0]} lacks: {', '.join(unknown[:4])}; make them agree")
     splits = [_from_folders(folder, names, preprocessing) for folder in folders]
     return ImageData("imagefolder", *splits, len(names), preprocessing, Augment.RESIZED_CROP_FLIP)
 
@@ -44,6 +51,8 @@ def _from_labels(root: Path, preprocessing: Preprocessing) -> FileSplit:
             rows = [(root / row["file"], int(row["class_index"])) for row in csv.DictReader(file)]
     except (KeyError, ValueError, TypeError) as error:
         raise HawqError(f"{root / 'labels.csv'} needs the columns 'file' and 'class_index' ({error!r})") from error
+    if any(label < 0 for _, label in rows):
+        raise HawqError(f"{root / 'labels.csv'} holds a negative class_index; classes are counted from 0")
     return _split([path for path, _ in rows], [label for _, label in rows], root, preprocessing)
 
 

@@ -1,14 +1,14 @@
 """Hold in one place how pixels become a network's input."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from hawq.errors import UsageError
+from hawq.errors import HawqError, UsageError
 
 __all__ = ["CROP_RATIO", "IMAGENET_MEAN", "IMAGENET_STD", "ModelSpec", "Preprocessing"]
 
@@ -51,10 +51,14 @@ class Preprocessing:
         """Check the fields.
 
         Raises:
-            UsageError: an unknown interpolation, or a std that is not positive.
+            UsageError: an unknown interpolation, a size below 1, or a std that is not positive.
         """
         if self.interpolation not in _FILTERS:
             raise UsageError(f"interpolation {self.interpolation!r}: allowed are {', '.join(_FILTERS)}")
+        if self.size < 1 or (self.resize is not None and self.resize < self.size):
+            raise UsageError(
+                f"size {self.size}, resized to {self.resize}: give 1 pixel or more, a crop no larger than the image"
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UsageError(f"mean {self.mean} and std {self.std}: give three numbers each, std above 0")
 
@@ -71,16 +75,31 @@ class Preprocessing:
     def refined(self, spec: ModelSpec | None, overrides: Mapping[str, Any]) -> "Preprocessing":
         """Return this with what the network knows, then what the user says (None: nothing)."""
         known = {} if spec is None else {k: getattr(spec, k) for k in ("size", "mean", "std", "interpolation")}
-        found = replace(self, **_given(known))
-        found = replace(found, **_given(overrides))
-        if self.resize is None:
-            return found
-        ratio = (spec.crop_ratio if spec is not None else None) or CROP_RATIO
-        return replace(found, resize=round(found.size / ratio))
+        chosen = {**_given(known), **_given(overrides)}
+        if self.resize is not None:
+            ratio = (spec.crop_ratio if spec is not None else None) or CROP_RATIO
+            chosen["resize"] = round(chosen.get("size", self.size) / ratio)
+        return replace(self, **chosen)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Preprocessing":
+        """Return what `to_json` described.
+
+        Raises:
+            HawqError: a field is missing, unknown or of another kind.
+            UsageError: a field has a value that is not allowed.
+        """
+        try:
+            return cls(**{**document, "mean": tuple(document["mean"]), "std": tuple(document["std"])})
+        except (KeyError, TypeError) as error:
+            names = ", ".join(field.name for field in fields(cls))
+            raise HawqError(
+                f"preprocessing {dict(document)} is not understood ({error!r}); its fields are {names}"
+            ) from error
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

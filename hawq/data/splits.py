@@ -16,7 +16,7 @@ from torch import Tensor
 from hawq.data.preprocessing import Preprocessing
 from hawq.errors import HawqError
 
-__all__ = ["Augment", "FileSplit", "MemorySplit", "Split", "decode_jpeg", "open_image"]
+__all__ = ["Augment", "FileSplit", "MemorySplit", "Split", "decode_jpeg", "open_image", "pixel_split"]
 
 
 class Augment(Enum):
@@ -106,6 +106,11 @@ class FileSplit:
         """Return the images, cropped at random or in the centre."""
         return torch.stack([self._one(int(i), augment, int(s)) for i, s in zip(indices, seeds, strict=True)])
 
+    def in_memory(self) -> MemorySplit:
+        """Decode every image once; for sets of small images."""
+        indices = torch.arange(len(self))
+        return MemorySplit(self.pixels(indices, Augment.NONE, indices), self.labels)
+
     def select(self, indices: Tensor) -> "FileSplit":
         """Return a split of these images only."""
         sources = [self.sources[int(i)] for i in indices]
@@ -142,18 +147,39 @@ def _random_box(image: Image.Image, generator: np.random.Generator) -> tuple[flo
     return 0, 0, image.width, image.height
 
 
+def pixel_split(pixels: np.ndarray, labels: Tensor, preprocessing: Preprocessing) -> MemorySplit | FileSplit:
+    """Return a split of pixels in memory, uint8 (N, H, W, 3), resized where they have another size."""
+    size = preprocessing.size
+    if pixels.shape[1:3] == (size, size):
+        return MemorySplit(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels)
+    split = FileSplit(pixels, lambda source: Image.fromarray(np.asarray(source)), labels, preprocessing)
+    return split.in_memory() if preprocessing.resize is None else split
+
+
 def open_image(source: object) -> Image.Image:
     """Decode an image file.
 
     Raises:
         HawqError: it is missing or no image.
     """
-    try:
-        return Image.open(Path(str(source))).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise HawqError(f"{source} cannot be decoded as an image ({error})") from error
+    path = Path(str(source))
+    return _decode(path, str(path))
 
 
 def decode_jpeg(source: object) -> Image.Image:
-    """Decode the bytes of an image, a uint8 array."""
-    return Image.open(io.BytesIO(np.asarray(source).tobytes())).convert("RGB")
+    """Decode the bytes of an image, a uint8 array.
+
+    Raises:
+        HawqError: they are cut off or no image.
+    """
+    data = np.asarray(source).tobytes()
+    return _decode(io.BytesIO(data), f"an image of {len(data)} bytes")
+
+
+def _decode(file: Path | io.BytesIO, name: str) -> Image.Image:
+    try:
+        return Image.open(file).convert("RGB")
+    except UnidentifiedImageError as error:  # its text holds an address, which differs from run to run
+        raise HawqError(f"{name} is no image of a known format") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, by format and damage
+        raise HawqError(f"{name} cannot be decoded ({error}); replace it by a whole image file") from error
