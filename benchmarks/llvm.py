@@ -2,8 +2,9 @@
 
 Example: python benchmarks/llvm.py --quick
 
-Weights are random: latency does not depend on them. Each side runs in a process of its own, because the waiting
-threads of one runtime slow the other down.
+Weights are random: latency does not depend on them. Each side runs in a process of its own, so that the waiting
+threads of one runtime cannot disturb the other. With several threads, measure on an idle machine only: PyTorch's
+workers spin at every barrier, and on a busy one its figure jumps by an order of magnitude.
 """
 
 import os

@@ -1,0 +1,110 @@
+"""A library takes any tensor of the right type, holds its constants once, and is the same bytes every time."""
+
+import json
+
+import pytest
+import torch
+from kernel_runner import BACKENDS
+from networks import images
+from schemes import lowered
+
+from hawq.files import read_json
+from hawq.integer import ReferenceExecutor, TensorType
+from hawq.integer import ops as o
+from tvm_export import export, fingerprint, load, measure
+from tvm_export.llvm import LlvmBackend
+from tvm_export.lower import lower
+
+
+@pytest.fixture(scope="module")
+def program():
+    return lowered("Residual")
+
+
+@pytest.fixture(scope="module")
+def folder(program, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("library")
+    export(program, "llvm", folder, batch=2)
+    return folder
+
+
+def test_unaligned_and_strided_images_are_taken(program, folder):
+    compiled, batch = load(folder), images(3)
+    expected = ReferenceExecutor(program)(batch)
+    buffer = torch.zeros(batch.numel() + 16)
+    shifted = buffer[-buffer.data_ptr() // 4 % 16 + 1 :][: batch.numel()].view(batch.shape).copy_(batch)
+    assert shifted.data_ptr() % 64 == 4
+    assert torch.equal(compiled(shifted), expected)
+    strided = batch.to(memory_format=torch.channels_last)
+    assert not strided.is_contiguous()
+    assert torch.equal(compiled(strided), expected)
+
+
+def test_results_outlive_the_next_call(folder):
+    compiled, (first, second) = load(folder), images(2).split(1)
+    kept = compiled.trace(first)
+    copies = {name: codes.clone() for name, codes in kept.items()}
+    compiled.trace(second)
+    assert all(torch.equal(kept[name], copies[name]) for name in copies)
+
+
+def test_the_manifest_says_what_the_library_is(program, folder):
+    manifest = read_json(folder / "manifest.json", "hawq-library", 1)
+    assert manifest["program"] == fingerprint(program)
+    assert (manifest["target"], manifest["batch"], manifest["scheme"]) == ("llvm", 2, program.scheme)
+    assert manifest["image"] == {"shape": [3, 16, 16], "dtype": "float32"}
+    assert torch.equal(torch.tensor(manifest["output_scale"]), program.output_scale)
+    assert [row["op"] for row in manifest["certificate"]] == [
+        op.name for op in program.ops if isinstance(op, o.Conv2d | o.Linear | o.AvgPool2d)
+    ]
+
+
+def test_the_fingerprint_follows_every_integer(program):
+    changed = dict(program.tensors)
+    changed["stem.bias"] = changed["stem.bias"].clone()
+    changed["stem.bias"][-1] += 1
+    other = type(program)(program.arch, program.scheme, program.ops, changed, program.output_scale)
+    assert fingerprint(other) != fingerprint(program)
+
+
+def test_the_same_program_gives_the_same_bytes(program, folder, tmp_path):
+    export(program, "llvm", tmp_path, batch=2)
+    for name in ("model.so", "manifest.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model.so"]  # nothing left over
+
+
+def test_both_entries_share_kernels_and_constants(program, tmp_path):
+    both = lower(program, LlvmBackend(), 1).module
+    kernels = [name for name in both.get_global_vars() if name.name_hint not in ("main", "trace")]
+    assert len(kernels) <= len(program.ops)
+    size = 1 << 20
+    weight = torch.randint(-127, 128, (1024, size // 1024), generator=torch.Generator().manual_seed(0)).to(torch.int8)
+    ops = (
+        o.QuantizeInput(name="in", inputs=(), out=TensorType((1024, 1, 1), 8, True), lo=-128, hi=127),
+        o.Flatten(name="flat", inputs=("in",), out=TensorType((1024,), 8, True)),
+        o.Linear(name="out", inputs=("flat",), out=TensorType((1024,), 32, True), lo=-(2**31), hi=2**31 - 1),
+    )
+    tensors = {"out.weight": weight, "out.bias": torch.zeros(1024, dtype=torch.int32)}
+    large = type(program)("net", "uniform8", ops, tensors, torch.ones(1))
+    assert size < export(large, "llvm", tmp_path).stat().st_size < 1.5 * size
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_the_instruction_is_used_where_the_cpu_has_it(name, program):
+    backend = BACKENDS[name]()
+    if name == "this CPU" and not backend.vnni:
+        pytest.skip("this CPU has no AVX512-VNNI")
+    text = str(backend.compile(lower(program, backend, 1).module).mod.imports[0].inspect_source("asm"))
+    assert ("vpdpbusd" in text) == backend.vnni
+    assert backend.vnni == (name == "this CPU")
+
+
+def test_latency_is_that_of_the_call():
+    clock = iter(range(10**6))
+    latency = measure(lambda: next(clock), seconds=0.05, warmup=2, most=7)
+    assert latency.runs == 7
+    assert next(clock) == 9  # two calls to warm up
+    assert 0 < latency.p10_ms <= latency.median_ms <= latency.p90_ms < 50
+    assert json.dumps(vars(latency))
+    assert measure(lambda: None, seconds=0.0, warmup=0).runs == 1
