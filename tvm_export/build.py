@@ -181,6 +181,11 @@ def load(folder: Path) -> CompiledModel:
     if not (folder / _LIBRARY).is_file():
         raise UsageError(f"{folder} holds no compiled library; make one with `hawq export`")
     manifest = read_json(folder / _MANIFEST, _FORMAT, _VERSION)
+    if manifest["target"] == "cuda" and not torch.cuda.is_available():
+        raise HawqError(
+            f"{folder} holds a CUDA library, and this machine shows no NVIDIA GPU: copy the run to one that has it, "
+            "or work with --target llvm"
+        )
     try:
         return CompiledModel(_load_fresh(folder / _LIBRARY), manifest)
     except (RuntimeError, OSError, ValueError, AttributeError) as error:

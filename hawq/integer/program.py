@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hawq.errors import HawqError
+from hawq.errors import HawqError, UsageError
 from hawq.files import read_json, read_tensors, write_json, write_tensors
 from hawq.integer.ops import OPS, Op, TensorType
 from hawq.integer.validate import validate
@@ -79,6 +79,8 @@ class IntegerProgram:
             UsageError: a file is missing.
             HawqError: a file is torn, or the program breaks a rule.
         """
+        if not Path(path).is_file():
+            raise UsageError(f"{path} does not exist; `hawq export` writes the integer program of a trained network")
         document = read_json(path, _FORMAT, _VERSION)
         tensors = read_tensors(Path(path).with_suffix(".safetensors"))
         if _OUTPUT_SCALE not in tensors:

@@ -77,6 +77,13 @@ def test_source_that_does_not_compile_is_reported():
         toolchain.compile_source("this is no C++", ["sm_80"])
 
 
+def test_running_without_a_gpu_is_a_clear_error(tmp_path, monkeypatch):
+    export(lowered("Residual"), "cuda", tmp_path, arch=["sm_80"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(HawqError, match="no NVIDIA GPU"):
+        load(tmp_path)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("scheme", ["uniform8", "uniform4", "mixed"])
 def test_a_device_gives_the_same_integers(scheme, tmp_path):
