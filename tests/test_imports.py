@@ -36,7 +36,7 @@ def _forbidden(path):
         return ["hawq", "search", "tvm_export"], ["hawq.integer", "hawq.errors", "hawq.files"]
     if place in ("hawq.errors", "hawq.files"):
         return ["hawq", "search", "tvm_export"], ["hawq.errors"]
-    if _within(place, ["hawq.cli"]):
+    if _within(place, ["hawq.cli", "hawq.__main__"]):
         return [], []
     if _within(place, ["hawq"]):
         return ["search", "tvm_export", "hawq.cli"], []

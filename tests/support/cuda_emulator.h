@@ -22,7 +22,7 @@ struct Index {
   int x = 0, y = 0, z = 0;
 };
 
-constexpr int kMost = 1024;
+constexpr int kMost = 128;  // threads of the blocks we launch
 constexpr size_t kStack = 1 << 16;
 
 struct Barrier {
