@@ -9,6 +9,8 @@ from hawq.integer import ops as o
 from hawq.integer.certificate import partial_sum_bound
 from hawq.integer.geometry import pooled_size
 from tvm_export.convolutions import register_tile
+from tvm_export.definitions import Site, define
+from tvm_export.llvm import LlvmBackend
 
 INT32 = (-(2**31), 2**31 - 1)
 
@@ -42,9 +44,8 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("source", [(8, False, 131), (4, True, 0), (16, True, 0)], ids=str)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_convolutions_of_larger_shapes(backend, shape, source):
+def layer(shape, source):
+    """Return a random convolution, its input codes, their type and its constants."""
     channels, outputs, size, kernel, stride, padding, dilation, groups = SHAPES[shape]
     kind = TensorType((channels, *size), source[0], source[1], 1.0, source[2])
     out_size = pooled_size(size, kernel, stride, padding, dilation)
@@ -58,7 +59,28 @@ def test_convolutions_of_larger_shapes(backend, shape, source):
         name="op", inputs=("x",), out=TensorType((outputs, *out_size), 8, True), lo=-128, hi=127, stride=stride,
         padding=padding, dilation=dilation, groups=groups,
     )  # fmt: skip
-    check(backend, op, [x], [kind], constants)
+    return op, [x], [kind], constants
+
+
+@pytest.mark.parametrize("source", [(8, False, 131), (4, True, 0), (16, True, 0)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolutions_of_larger_shapes(backend, shape, source):
+    check(backend, *layer(shape, source))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("shape", [name for name, given in SHAPES.items() if given[-1] == 1])
+def test_tiles_over_the_end_read_inside_the_input(shape, signed):
+    """Their sums are dropped, so no comparison of results would see a read beyond the buffer."""
+    op, _, (kind,), constants = layer(shape, (8, signed, 0))
+    llvm = LlvmBackend()
+    arrays = {name: tensor.numpy() for name, tensor in constants.items()}
+    site = Site(op, (llvm.storage(kind, image=False),), llvm.storage(op.out, image=False), arrays, 1)
+    (conv,) = (tensor for tensor in define(site).out.op.input_tensors if tensor.op.name == "conv")
+    read, taps = conv.op.input_tensors[0], SHAPES[shape][3]
+    for axis in range(2):
+        furthest = (int(conv.shape[axis + 1]) - 1) * op.stride[axis] + (taps[axis] - 1) * op.dilation[axis]
+        assert furthest < int(read.shape[axis + 1])
 
 
 # Certified layers whose parts leave int32 without the zero point in the sum: (input, weight, bias, row, codes)
