@@ -32,6 +32,7 @@ struct Barrier {
 inline Index thread_index, block_index;
 inline ucontext_t scheduler, fibers[kMost];
 inline bool done[kMost];
+inline std::vector<char> stacks(kMost* kStack);
 inline int current, threads;
 inline Barrier block_barrier, warp_barriers[kMost / 32];
 inline unsigned exchange[kMost / 32][32][16];
@@ -59,7 +60,6 @@ void enter() {
 
 template <class F>
 void run_block(F call) {
-  static std::vector<char> stacks(kMost * kStack);
   body<F> = &call;
   for (int i = 0; i < threads; ++i) {
     getcontext(&fibers[i]);
