@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hawq.errors import HawqError, UsageError
+from hawq.errors import HawqError, UsageError, reason
 from hawq.files import write_atomically
 
 __all__ = ["read_checkpoint", "write_checkpoint"]
@@ -38,9 +38,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         body = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise HawqError(
-            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); train it again"
-        ) from error
+        raise HawqError(f"{path} cannot be read as a checkpoint ({reason(error)}); train it again") from error
     if not isinstance(body, dict) or body.get("format") != _FORMAT or body.get("version") != _VERSION:
         raise HawqError(f"{path} is no checkpoint of hawq (format {_FORMAT}, version {_VERSION})")
     return body

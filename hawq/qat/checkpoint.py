@@ -7,7 +7,7 @@ from typing import Any
 
 from hawq.bitconfig import BitConfig, UnitBits
 from hawq.checkpoint import read_checkpoint
-from hawq.errors import HawqError
+from hawq.errors import HawqError, reason
 from hawq.graph.ir import FloatGraph
 from hawq.qat.model import QuantizedModel
 from hawq.qat.plan import QuantOptions
@@ -41,8 +41,7 @@ def restore(body: Mapping[str, Any], graph: FloatGraph) -> QuantizedModel:
         model = QuantizedModel(graph, BitConfig(body["arch"], body["scheme"], units), QuantOptions(**body["options"]))
         model.load_state_dict(body["model"])
     except (KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise HawqError(f"the checkpoint does not fit the network ({reason}); train it again") from error
+        raise HawqError(f"the checkpoint does not fit the network ({reason(error)}); train it again") from error
     return model.eval()
 
 

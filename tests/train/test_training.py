@@ -1,0 +1,123 @@
+"""Training: schedules, the loop, resuming, and calibration alone."""
+
+import contextlib
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import SIZE, build, images
+
+from hawq.checkpoint import read_checkpoint
+from hawq.data.image_data import ImageData
+from hawq.data.preprocessing import Preprocessing
+from hawq.data.splits import Augment, MemorySplit
+from hawq.errors import HawqError
+from hawq.graph.trace import trace
+from hawq.qat.checkpoint import load_quantized
+from hawq.qat.plan import QuantOptions
+from hawq.schemes import uniform
+from hawq.train.evaluate import accuracy
+from hawq.train.loop import Schedule, TrainConfig, TrainState, fit
+from hawq.train.quantized import QuantizedRun, train_quantized
+
+
+class Silent:
+    def step(self, epoch, step, steps, loss):
+        pass
+
+    def epoch(self, row):
+        pass
+
+
+@contextlib.contextmanager
+def silent():
+    yield Silent()
+
+
+def tiny_data(count=48):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 10
+    pixels = torch.randint(0, 256, (count, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    pixels[torch.arange(count), 0, labels, :] = 255  # a bright row tells the class
+    split = MemorySplit(pixels, labels)
+    return ImageData("tiny", split, split, 10, Preprocessing(SIZE, None, (0.5,) * 3, (0.5,) * 3), Augment.SHIFT)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return trace(build("Residual"), (3, SIZE, SIZE))
+
+
+def quantized(graph, folder, **changes):
+    config = TrainConfig(epochs=2, lr=0.01, batch_size=16, schedule=Schedule.COSINE)
+    return QuantizedRun(uniform("net", graph, 4), QuantOptions(), replace(config, **changes), folder)
+
+
+def test_schedules_at_their_ends():
+    assert [Schedule.STEP.factor(epoch, 0) for epoch in (0, 29, 30, 60)] == pytest.approx([1, 1, 0.1, 0.01])
+    assert [Schedule.COSINE.factor(0, f) for f in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
+    assert [Schedule.ONE_CYCLE.factor(0, f) for f in (0, 0.15, 0.3, 1)] == pytest.approx([0, 0.5, 1, 0])
+
+
+def test_accuracy_counts_the_highest_and_the_five_highest():
+    logits = torch.eye(8)[[0, 1, 2, 3]] + torch.linspace(0, 0.1, 8)  # other classes rank 7, 6, 5, ...
+    result = accuracy(lambda _: logits, [(torch.zeros(4, 1), torch.tensor([0, 7, 3, 0]))])
+    assert (result.top1, result.top5, result.images) == (25.0, 50.0, 4)
+    assert result.predictions.tolist() == [0, 1, 2, 3]
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice():
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batch = [(torch.full((2, 4), float("nan")), torch.zeros(2, dtype=torch.long))]
+    config = TrainConfig(epochs=1, lr=0.1)
+    with pytest.raises(HawqError, match=r"the loss is nan at epoch 0, step 0; .* lower --lr"):
+        fit(model, lambda _: batch, 1, lambda: None, config, TrainState(optimizer), Silent(), lambda *_: None)
+
+
+def test_the_same_command_twice_gives_the_same_integers(graph, tmp_path):
+    programs = [train_quantized(quantized(graph, tmp_path / n), graph, tiny_data(), silent)[0].lower() for n in "ab"]
+    assert programs[0].ops == programs[1].ops
+    assert all(tensor.equal(programs[1].tensors[name]) for name, tensor in programs[0].tensors.items())
+
+
+def test_resuming_equals_not_having_stopped(graph, tmp_path):
+    whole = quantized(graph, tmp_path / "whole")
+    train_quantized(whole, graph, tiny_data(), silent)
+    stopped = replace(whole, folder=tmp_path / "stopped")
+
+    class Stop(Silent):
+        def step(self, epoch, step, steps, loss):
+            if epoch == 1 and step == 2:
+                raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def stopping():
+        yield Stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        train_quantized(stopped, graph, tiny_data(), stopping)
+    checkpoint = stopped.folder / "checkpoint.pt"
+    assert read_checkpoint(checkpoint)["epoch"] == 1
+    train_quantized(replace(stopped, resume=checkpoint), graph, tiny_data(), silent)
+    expected, found = (read_checkpoint(run.folder / "checkpoint.pt") for run in (whole, stopped))
+    assert (found["epoch"], found["step"]) == (2, expected["step"])
+    assert all(tensor.equal(found["model"][name]) for name, tensor in expected["model"].items())
+
+
+def test_zero_epochs_calibrate_alone_and_the_checkpoint_gives_the_same_integers(graph, tmp_path):
+    run = quantized(graph, tmp_path, epochs=0)
+    model, _ = train_quantized(run, graph, tiny_data(), silent)
+    assert model.unit("conv1").weight.equal(graph.tensors["conv1.weight"])
+    restored = load_quantized(tmp_path / "best.pt", graph)
+    assert restored(images(3)).equal(model(images(3)))
+
+
+def test_a_checkpoint_of_another_network_or_scheme_is_refused(graph, tmp_path):
+    run = quantized(graph, tmp_path, epochs=0)
+    train_quantized(run, graph, tiny_data(), silent)
+    with pytest.raises(HawqError, match="gives no bits for 5 units"):
+        load_quantized(tmp_path / "best.pt", trace(build("Branches"), (3, SIZE, SIZE)))
+    other = replace(run, bits=uniform("net", graph, 8), resume=tmp_path / "checkpoint.pt")
+    with pytest.raises(HawqError, match="holds scheme uniform4, not uniform8"):
+        train_quantized(other, graph, tiny_data(), silent)
