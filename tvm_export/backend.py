@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 import tvm
 
 from hawq.errors import UsageError
-from hawq.integer import IntegerProgram, TensorType
+from hawq.integer import TensorType
 from tvm_export.definitions import Site
 from tvm_export.storage import Storage
 
@@ -34,13 +34,6 @@ class Backend(Protocol):
 
     def compile(self, module: tvm.IRModule) -> tvm.runtime.Executable:
         """Compile a lowered network."""
-
-    def check(self, program: IntegerProgram) -> None:
-        """Refuse what the target's kernels cannot do exactly.
-
-        Raises:
-            HawqError: an intermediate sum of a kernel may leave int32.
-        """
 
     def describe(self) -> dict[str, Any]:
         """Return what the manifest says about the target."""

@@ -17,6 +17,7 @@ from hawq.errors import HawqError, UsageError
 from hawq.files import read_json, write_atomically, write_json
 from hawq.integer import IntegerProgram, TensorType, certify
 from tvm_export.backend import backend
+from tvm_export.cuda.device import check_device
 from tvm_export.lower import image_dtype, lower
 from tvm_export.storage import Storage
 
@@ -181,11 +182,8 @@ def load(folder: Path) -> CompiledModel:
     if not (folder / _LIBRARY).is_file():
         raise UsageError(f"{folder} holds no compiled library; make one with `hawq export`")
     manifest = read_json(folder / _MANIFEST, _FORMAT, _VERSION)
-    if manifest["target"] == "cuda" and not torch.cuda.is_available():
-        raise HawqError(
-            f"{folder} holds a CUDA library, and this machine shows no NVIDIA GPU: copy the run to one that has it, "
-            "or work with --target llvm"
-        )
+    if manifest["target"] == "cuda":
+        check_device(str(folder), manifest["architectures"])
     try:
         return CompiledModel(_load_fresh(folder / _LIBRARY), manifest)
     except (RuntimeError, OSError, ValueError, AttributeError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 import tvm
 from tvm.target import codegen
 
-from hawq.integer import IntegerProgram, TensorType
+from hawq.integer import TensorType
 from tvm_export.backend import register_backend
 from tvm_export.definitions import BLOCK, DEPTH, Site, define
 from tvm_export.kernels.cpu import schedule
@@ -51,9 +51,6 @@ class LlvmBackend:
         """Compile a lowered network."""
         with self.target:
             return tvm.compile(module, self.target)
-
-    def check(self, program: IntegerProgram) -> None:
-        """Accept every certified program: layers whose sum over bytes may leave int32 subtract the zero point first."""
 
     def describe(self) -> dict[str, Any]:
         """Return what the manifest says about the target."""

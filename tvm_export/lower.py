@@ -51,7 +51,6 @@ def lower(program: IntegerProgram, target: Backend, batch: int) -> LoweredNetwor
         target: decides storage and schedules.
         batch: images per call.
     """
-    target.check(program)
     placed = sites(program, target, batch)
     kernels = {site.op.name: target.kernel(site) for site in placed}
     builder = relax.BlockBuilder()

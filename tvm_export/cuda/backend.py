@@ -1,5 +1,6 @@
 """Compile for NVIDIA GPUs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,18 +8,17 @@ from typing import Any
 import tvm
 import tvm_ffi
 
-from hawq.errors import UsageError
-from hawq.integer import IntegerProgram, TensorType
+from hawq.errors import HawqError, UsageError
+from hawq.integer import TensorType
 from tvm_export.backend import register_backend
 from tvm_export.cuda.conv_mma import conv_mma, suits
+from tvm_export.cuda.device import ARCHITECTURES, present_architecture
 from tvm_export.cuda.schedule import schedule
 from tvm_export.cuda.toolchain import compile_source, enable_cuda_modules
 from tvm_export.definitions import Site, define
 from tvm_export.storage import Storage, round_up
 
-__all__ = ["ARCHITECTURES", "CudaBackend"]
-
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
+__all__ = ["CudaBackend"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CudaBackend:
     device = "cuda"
 
     def __init__(self, arch: Sequence[str] | None = None) -> None:
-        self.architectures = tuple(dict.fromkeys(arch or (_present_architecture() or "sm_80",)))
+        self.architectures = tuple(dict.fromkeys(arch or (present_architecture() or "sm_80",)))
         unknown = [name for name in self.architectures if name not in ARCHITECTURES]
         if unknown:
             raise UsageError(f"unknown architecture {', '.join(unknown)}; allowed are {', '.join(ARCHITECTURES)}")
@@ -56,7 +56,18 @@ class CudaBackend:
         return Storage(kind, round_up(channels, 32 if kind.bits <= 8 else 16))
 
     def kernel(self, site: Site) -> CudaKernel:
-        """Return the kernel of one op."""
+        """Return the kernel of one op.
+
+        Raises:
+            HawqError: a tensor is too large for the kernels' 32-bit indices.
+        """
+        for storage in (*site.inputs, site.out):
+            codes = math.prod((site.batch, *storage.chw[1:], storage.channels))
+            if codes >= 2**31:
+                raise HawqError(
+                    f"op {site.op.name!r}: a batch of {site.batch} makes a tensor of {codes} codes, and CUDA kernels "
+                    "index at most 2^31; export with a smaller --batch"
+                )
         if suits(site):
             return CudaKernel(*conv_mma(site))
         definition = define(site)
@@ -77,9 +88,6 @@ class CudaBackend:
         with target:
             return tvm.compile(module, target, relax_pipeline=_pipeline())
 
-    def check(self, program: IntegerProgram) -> None:
-        """Accept every certified program: a sum without its zero point wraps in int32 and back to the true one."""
-
     def describe(self) -> dict[str, Any]:
         """Return what the manifest says about the target."""
         return {"target": "cuda", "architectures": list(self.architectures)}
@@ -91,13 +99,3 @@ def _pipeline() -> tvm.transform.Pass:
 
     target = tvm.target.Target.current()
     return tvm.transform.Sequential(pipeline.dataflow_lower_passes(target) + pipeline.finalize_passes(target))
-
-
-def _present_architecture() -> str | None:
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    major, minor = torch.cuda.get_device_capability()
-    name = f"sm_{major}{minor}"
-    return name if name in ARCHITECTURES else None

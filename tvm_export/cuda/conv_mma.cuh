@@ -170,7 +170,8 @@ __device__ __forceinline__ void convolve(const void* x, const void* w, const int
         if (o >= P::kOutStored) continue;
         int codes[2];
         for (int i = 0; i < 2; ++i) {
-          const int acc = sums[m][n][r * 2 + i] + bias[o + i];
+          // unsigned: without the zero point in the sum each part may leave int32, and both wrap back together
+          const int acc = static_cast<int>(static_cast<unsigned>(sums[m][n][r * 2 + i]) + bias[o + i]);
           codes[i] = P::kAccumulate ? acc : requantize<P>(acc, multiplier[o + i], shift[o + i]);
         }
         if constexpr (P::kPackOut) {

@@ -98,7 +98,7 @@ def conv_mma(site: Site) -> tuple[tvm.tirx.PrimFunc, tuple[np.ndarray, ...]]:
     op: Any = site.op
     (source,), weight = site.inputs, dense_weight(site)
     outputs, channels, kh, kw = weight.shape
-    nibbles_w = bool(np.abs(weight).max(initial=0) <= 7) and source.channels % 64 == 0
+    nibbles_w = bool(np.abs(weight).max(initial=0) <= 7)
     spread = np.zeros((round_up(site.out.channels, TILE), kh, kw, source.channels), np.int8)
     spread[:outputs, :, :, :channels] = weight.transpose(0, 2, 3, 1)
     packed = pack_nibbles(spread) if nibbles_w else spread.view(np.uint8)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import tvm_ffi
 
 from hawq.errors import HawqError
 
-__all__ = ["compile_source", "disassemble", "enable_cuda_modules"]
+__all__ = ["compile_source", "count_imma", "disassemble", "enable_cuda_modules"]
 
 _DRIVER = "libcuda.so.1"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
@@ -59,7 +60,9 @@ def _load_stub() -> None:
         source, library = Path(folder) / "stub.c", Path(folder) / _DRIVER
         source.write_text(code)
         command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{_DRIVER}", "-o", str(library), str(source)]
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise HawqError(f"{compiler} cannot build a stand-in for the driver:\n{done.stderr[-2000:]}")
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
@@ -117,29 +120,39 @@ def _nvrtc(code: str, architectures: Sequence[str]) -> bytes:
 
 
 def _include_folders() -> list[Path]:
-    """Return the header folders of the pip packages of CUDA."""
+    """Return the header folders of the pip packages of CUDA; those of its C++ library lie one deeper."""
     roots = [Path(folder) / "nvidia" for folder in sys.path if folder]
-    return [path for root in roots for path in sorted(root.glob("*/include")) if path.is_dir()]
+    found = [path for root in roots for path in sorted(root.glob("*/include"))]
+    return [path for folder in found for path in (folder, folder / "cccl") if path.is_dir()]
 
 
 def disassemble(library: Path) -> dict[str, str]:
     """Return the machine code in an exported library as text, by architecture.
 
     Raises:
-        HawqError: there is no cuobjdump.
+        HawqError: there is no cuobjdump, it failed, or the library holds no machine code.
     """
     tool = _cuobjdump()
     images = _device_images(Path(library).read_bytes())
+    if not images:
+        raise HawqError(f"{library} holds no machine code for GPUs")
     found: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for index, image in enumerate(images):
             path = Path(folder) / f"{index}.bin"
             path.write_bytes(image)
-            text = subprocess.run([tool, "-sass", str(path)], capture_output=True, text=True).stdout
-            for part in re.split(r"(?=arch = sm_\d+)", text):
+            done = subprocess.run([tool, "-sass", str(path)], capture_output=True, text=True)
+            if done.returncode:
+                raise HawqError(f"cuobjdump cannot read {library}:\n{done.stderr[-2000:]}")
+            for part in re.split(r"(?=arch = sm_\d+)", done.stdout):
                 if match := re.match(r"arch = (sm_\d+)", part):
                     found[match[1]] = found.get(match[1], "") + part
     return found
+
+
+def count_imma(code: str) -> Counter[str]:
+    """Return how often each integer tensor-core instruction occurs in disassembled code, by its full name."""
+    return Counter(re.findall(r"IMMA\.\S+", code))
 
 
 def _cuobjdump() -> str:
