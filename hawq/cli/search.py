@@ -38,7 +38,7 @@ def search(
     batch_size: opt.BatchSizeOption = 32,
     max_probes: Annotated[
         int, typer.Option("--max-probes", min=1, help="Random vectors at most.", rich_help_panel=_SENSITIVITY)
-    ] = 48,
+    ] = 32,
     rel_error: Annotated[
         float,
         typer.Option("--rel-error", help="Stop when traces are known this well.", rich_help_panel=_SENSITIVITY),
