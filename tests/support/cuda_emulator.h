@@ -1,4 +1,5 @@
 // Stand in for a GPU: the threads of a block are fibers of one thread, switched where they wait for each other.
+#include <signal.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -61,6 +62,8 @@ void enter() {
 template <class F>
 void run_block(F call) {
   body<F> = &call;
+  block_barrier = {};
+  for (Barrier& barrier : warp_barriers) barrier = {};
   for (int i = 0; i < threads; ++i) {
     getcontext(&fibers[i]);
     fibers[i].uc_stack.ss_sp = stacks.data() + i * kStack;
@@ -80,11 +83,30 @@ void run_block(F call) {
   }
 }
 
+inline ucontext_t before_grid;
+inline volatile int fault;
+
+inline void on_fault(int number) {
+  fault = number;
+  setcontext(&before_grid);
+}
+
+// Return 0, or the signal a thread stopped with: SIGSEGV beyond an argument, SIGILL or SIGTRAP where a sanitizer objects.
 template <class F>
-void run_grid(int grid_x, int grid_y, int block, F call) {
+int run_grid(int grid_x, int grid_y, int block, F call) {
+  constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE};
+  static struct sigaction before[5];
+  struct sigaction action = {};
+  action.sa_handler = on_fault;
+  for (int i = 0; i < 5; ++i) sigaction(kSignals[i], &action, &before[i]);
   threads = block;
-  for (block_index.y = 0; block_index.y < grid_y; ++block_index.y)
-    for (block_index.x = 0; block_index.x < grid_x; ++block_index.x) run_block(call);
+  fault = 0;
+  getcontext(&before_grid);
+  if (fault == 0)
+    for (block_index.y = 0; block_index.y < grid_y; ++block_index.y)
+      for (block_index.x = 0; block_index.x < grid_x; ++block_index.x) run_block(call);
+  for (int i = 0; i < 5; ++i) sigaction(kSignals[i], &before[i], nullptr);
+  return fault;
 }
 
 // Multiply as the PTX specification lays fragments out: rows x 8 sums over `kWords` words of `kBits`-bit codes a row.

@@ -1,9 +1,12 @@
-"""Run the CUDA source that TVM generates for a network on the CPU, kernel by kernel."""
+"""Run the CUDA source that TVM generates on the CPU, kernel by kernel."""
 
 import ctypes
+import mmap
 import re
 import shutil
+import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +19,13 @@ from torch import Tensor
 from hawq.integer import IntegerProgram
 from tvm_export.cuda.backend import CudaBackend
 from tvm_export.cuda.toolchain import enable_cuda_modules
+from tvm_export.definitions import Site
 from tvm_export.lower import sites
 
 _HEADER = Path(__file__).parent / "cuda_emulator.h"
 _KERNEL = re.compile(r'extern "C" __global__ void[^(]*\(\d+\) (\w+)\(([^)]*)\) \{')
+_SANITIZE = ("signed-integer-overflow", "alignment", "shift-exponent")
+_ALIGNMENT, _NOISE, _PROT_NONE = 64, 0xA5, 0
 
 
 def cuda_source(functions: dict[str, tvm.tirx.PrimFunc]) -> str:
@@ -47,12 +53,30 @@ def launch_size(function: tvm.tirx.PrimFunc) -> dict[str, int]:
     return {axis: int(extent) for extent, axis in bound} | {axis: int(extent) for axis, extent in launched}
 
 
+class FencedArray:
+    """A copy of an array right before a page that must not be touched, in memory full of noise."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        size = -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        room = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._memory = mmap.mmap(-1, room + mmap.PAGESIZE)
+        whole = np.frombuffer(self._memory, np.uint8)
+        whole[:] = _NOISE
+        start = room - size
+        self.array = whole[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        self.array[...] = array
+        libc, fence = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p(whole.ctypes.data + room)
+        if libc.mprotect(fence, ctypes.c_size_t(mmap.PAGESIZE), _PROT_NONE):
+            raise OSError(ctypes.get_errno(), "mprotect")
+
+
 class Emulator:
-    """Compile CUDA source for the CPU, taking the branches of one GPU architecture."""
+    """CUDA source compiled for the CPU, with the branches of one GPU architecture."""
 
     def __init__(self, source: str, arch: str, folder: Path) -> None:
         if shutil.which("g++") is None:
             pytest.skip("needs g++ to run CUDA kernels on the CPU")
+        self._arch = arch
         (folder / "cuda.h").write_text("")  # the generated source includes it and needs nothing of it
         runners, self._arguments = "", {}
         for name, parameters in dict(_KERNEL.findall(source)).items():
@@ -60,42 +84,64 @@ class Emulator:
             self._arguments[name] = [re.search(r"(\w+?)_ptr", p)[1] for p in parameters.split(",")]
             passed = ", ".join(f"({kind})p[{i}]" for i, kind in enumerate(types))
             runners += (
-                f'extern "C" void run_{name}(void** p, int x, int y, int block) '
-                f"{{ emulator::run_grid(x, y, block, [=] {{ {name}({passed}); }}); }}\n"
+                f'extern "C" int run_{name}(void** p, int x, int y, int block) '
+                f"{{ return emulator::run_grid(x, y, block, [=] {{ {name}({passed}); }}); }}\n"
             )
         code, library = folder / "kernels.cpp", folder / f"{arch}.so"
         code.write_text(f'#include "{_HEADER}"\n{source}\n{runners}')
         flags = [f"-DHAWQ_ARCH={arch.removeprefix('sm_')}0", "-DHAWQ_EMULATED", f"-I{folder}"]
-        command = ["g++", "-O1", "-w", "-shared", "-fPIC", "-std=c++17", *flags, str(code), "-o", str(library)]
+        checks = [f"-fsanitize={','.join(_SANITIZE)}", "-fsanitize-undefined-trap-on-error"]
+        command = ["g++", "-O1", "-w", "-shared", "-fPIC", "-std=c++17", *flags, *checks, str(code), "-o", str(library)]
         subprocess.run(command, check=True)
         self._library = ctypes.CDLL(str(library))
 
-    def run(self, kernel: str, extents: dict[str, int], arguments: dict[str, np.ndarray]) -> None:
-        """Launch one kernel; outputs are written in place."""
-        pointers = [arguments[name].ctypes.data for name in self._arguments[kernel]]
+    def run(self, kernel: str, extents: dict[str, int], arguments: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Launch one kernel and return its arguments as it leaves them."""
+        fenced = {name: FencedArray(arguments[name]) for name in self._arguments[kernel]}
+        pointers = [memory.array.ctypes.data for memory in fenced.values()]
         packed = (ctypes.c_void_p * len(pointers))(*pointers)
         grid = extents.get("blockIdx.x", 1), extents.get("blockIdx.y", 1), extents["threadIdx.x"]
-        getattr(self._library, f"run_{kernel}")(packed, *grid)
+        fault = getattr(self._library, f"run_{kernel}")(packed, *grid)
+        assert fault != signal.SIGSEGV, f"{kernel} on {self._arch} reads or writes beyond its arguments"
+        assert fault == 0, f"{kernel} on {self._arch} overflows a signed integer or reads a word off its alignment"
+        return {name: memory.array for name, memory in fenced.items()}
+
+
+class EmulatedKernels:
+    """The CUDA kernels of some ops; the text is the same for every architecture, the branches it takes are not."""
+
+    def __init__(self, placed: Sequence[Site]) -> None:
+        backend = CudaBackend(["sm_80"])
+        self.sites = list(placed)
+        self._kernels = [backend.kernel(site) for site in self.sites]
+        self._source = cuda_source({f"op{index}": kernel.function for index, kernel in enumerate(self._kernels)})
+
+    def on(self, arch: str, folder: Path) -> Emulator:
+        """Return the kernels compiled for one architecture."""
+        return Emulator(self._source, arch, folder)
+
+    def run(self, emulator: Emulator, index: int, values: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the output, as stored, of one kernel on stored activations."""
+        kernel, site = self._kernels[index], self.sites[index]
+        out = np.full(site.out.shape(site.batch), 85, site.out.dtype)  # padding must not need zeros
+        names = [parameter.name for parameter in kernel.function.params]
+        arguments = dict(zip(names, [*values, *kernel.constants, out], strict=True))
+        return emulator.run(f"op{index}_kernel", launch_size(kernel.function), arguments)[names[-1]]
 
 
 class EmulatedNetwork:
-    """A program's CUDA kernels; the text is the same for every architecture, the branches it takes are not."""
+    """A program's CUDA kernels, run in order."""
 
     def __init__(self, program: IntegerProgram, batch: int) -> None:
-        backend = CudaBackend(["sm_80"])
-        self._sites = sites(program, backend, batch)
-        self._kernels = [backend.kernel(site) for site in self._sites]
-        self._source = cuda_source({f"op{index}": kernel.function for index, kernel in enumerate(self._kernels)})
+        self._kernels = EmulatedKernels(sites(program, CudaBackend(["sm_80"]), batch))
 
     def trace(self, images: Tensor, arch: str, folder: Path) -> dict[str, Tensor]:
         """Return the codes of every tensor as the kernels compute them on one architecture."""
-        emulator = Emulator(self._source, arch, folder)
+        emulator = self._kernels.on(arch, folder)
         memory: dict[str, np.ndarray] = {}
-        for index, (kernel, site) in enumerate(zip(self._kernels, self._sites, strict=True)):
-            out = np.full(site.out.shape(site.batch), 85, site.out.dtype)  # padding must not need zeros
-            memory[site.op.name] = out
+        for index, site in enumerate(self._kernels.sites):
             values = [memory[source] for source in site.op.inputs] or [images.contiguous().numpy()]
-            names = [parameter.name for parameter in kernel.function.params]
-            arguments = dict(zip(names, [*values, *kernel.constants, out], strict=True))
-            emulator.run(f"op{index}_kernel", launch_size(kernel.function), arguments)
-        return {site.op.name: site.out.unpack(torch.from_numpy(memory[site.op.name])) for site in self._sites}
+            memory[site.op.name] = self._kernels.run(emulator, index, values)
+        return {
+            site.op.name: site.out.unpack(torch.from_numpy(memory[site.op.name].copy())) for site in self._kernels.sites
+        }

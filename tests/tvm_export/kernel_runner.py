@@ -9,6 +9,7 @@ import tvm
 from hawq.integer import execute_op
 from hawq.integer import ops as o
 from hawq.integer.arithmetic import dyadic
+from tvm_export.cuda.conv_mma import pack_nibbles
 from tvm_export.definitions import Site
 from tvm_export.llvm import LlvmBackend
 from tvm_export.storage import Storage
@@ -30,13 +31,13 @@ def requantizing(outputs: int, ratio: float) -> dict[str, torch.Tensor]:
 
 
 def store(storage: Storage, codes: torch.Tensor) -> np.ndarray:
-    """Return codes (N, C, H, W) or (N, F) as an unpacked storage keeps them; extra channels get random codes."""
+    """Return codes (N, C, H, W) or (N, F) as a storage keeps them; extra channels get random codes."""
     batch = len(codes)
-    limits = np.iinfo(storage.dtype)
-    noise = np.random.default_rng(0).integers(limits.min, limits.max, storage.shape(batch), endpoint=True)
+    limits, shape = np.iinfo(storage.dtype), (*storage.shape(batch)[:3], storage.channels)
+    noise = np.random.default_rng(0).integers(limits.min, limits.max, shape, endpoint=True)
     stored = noise.astype(storage.dtype)
     stored[..., : storage.chw[0]] = codes.reshape(batch, *storage.chw).permute(0, 2, 3, 1).numpy()
-    return stored
+    return pack_nibbles(stored) if storage.packed else stored
 
 
 def run_kernel(backend, op, inputs, types, constants) -> torch.Tensor:
