@@ -144,9 +144,9 @@ def disassemble(library: Path) -> dict[str, str]:
             done = subprocess.run([tool, "-sass", str(path)], capture_output=True, text=True)
             if done.returncode:
                 raise HawqError(f"cuobjdump cannot read {library}:\n{done.stderr[-2000:]}")
-            for part in re.split(r"(?=arch = sm_\d+)", done.stdout):
-                if match := re.match(r"arch = (sm_\d+)", part):
-                    found[match[1]] = found.get(match[1], "") + part
+            for part in re.split(r"(?=code for sm_\d+)", done.stdout)[1:]:
+                name = part.split(maxsplit=3)[2]
+                found[name] = found.get(name, "") + part
     return found
 
 
