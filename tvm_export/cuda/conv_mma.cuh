@@ -67,7 +67,9 @@ __device__ __forceinline__ void multiply(int (&c)[4], const unsigned (&a)[4], co
 #endif
   if constexpr (kSigned) mma_m16n8k32_s8(c, a, b); else mma_m16n8k32_u8(c, a, b);
 #else
+#pragma unroll
   for (int rows = 0; rows < 2; ++rows) {
+#pragma unroll
     for (int half = 0; half < 2; ++half) {  // a[half * 2 + rows]: 8 rows of the fragment, 4 words of each
       int &c0 = c[rows * 2], &c1 = c[rows * 2 + 1];
       const unsigned x = a[half * 2 + rows], y = b[half];
@@ -97,8 +99,10 @@ __device__ __forceinline__ void widen(unsigned nibbles, unsigned& first, unsigne
 template <bool kWiden, bool kSigned>
 __device__ __forceinline__ void stage(unsigned* to, const unsigned* from, bool inside, unsigned outside) {
   if constexpr (kWiden) {
+#pragma unroll
     for (int i = 0; i < 2; ++i) widen<kSigned>(inside ? from[i] : outside, to[i * 2], to[i * 2 + 1]);
   } else {
+#pragma unroll
     for (int i = 0; i < 4; ++i) to[i] = inside ? from[i] : outside;
   }
 }
@@ -136,7 +140,7 @@ __device__ __forceinline__ void convolve(const void* x, const void* w, const int
   const unsigned* words_x = static_cast<const unsigned*>(x);
   const unsigned* words_w = static_cast<const unsigned*>(w);
 
-  int sums[2][4][4] = {};
+  int sums[2][4][4] = {};  // in registers, as long as every loop over fragments is unrolled
   for (int tap = 0; tap < P::kKernelH * P::kKernelW; ++tap) {
     const int h = base_h + tap / P::kKernelW * P::kDilationH, v = base_w + tap % P::kKernelW * P::kDilationW;
     const bool inside = pixel < kPixels && h >= 0 && h < P::kHeight && v >= 0 && v < P::kWidth;
@@ -148,12 +152,17 @@ __device__ __forceinline__ void convolve(const void* x, const void* w, const int
       stage<kWidenW, true>(tile_w + row * kStride + half * 4, from_w + code / kWordsW, true, 0u);
       __syncthreads();
       unsigned b[4][2];
+#pragma unroll
       for (int n = 0; n < 4; ++n)
+#pragma unroll
         for (int k = 0; k < 2; ++k) b[n][k] = tile_w[(warp % 2 * 32 + n * 8 + lane / 4) * kStride + k * 4 + lane % 4];
+#pragma unroll
       for (int m = 0; m < 2; ++m) {
         unsigned a[4];
+#pragma unroll
         for (int r = 0; r < 4; ++r)
           a[r] = tile_x[(warp / 2 * 32 + m * 16 + r % 2 * 8 + lane / 4) * kStride + r / 2 * 4 + lane % 4];
+#pragma unroll
         for (int n = 0; n < 4; ++n) multiply<kNibbles, P::kSigned>(sums[m][n], a, b[n]);
       }
       __syncthreads();
@@ -161,14 +170,18 @@ __device__ __forceinline__ void convolve(const void* x, const void* w, const int
   }
 
   typename P::Out* out = static_cast<typename P::Out*>(y);
+#pragma unroll
   for (int m = 0; m < 2; ++m) {
+#pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int p = blockIdx.x * kTile + warp / 2 * 32 + m * 16 + r * 8 + lane / 4;
       if (p >= kPixels) continue;
+#pragma unroll
       for (int n = 0; n < 4; ++n) {
         const int o = blockIdx.y * kTile + warp % 2 * 32 + n * 8 + lane % 4 * 2;  // and o + 1
         if (o >= P::kOutStored) continue;
         int codes[2];
+#pragma unroll
         for (int i = 0; i < 2; ++i) {
           // unsigned: without the zero point in the sum each part may leave int32, and both wrap back together
           const int acc = static_cast<int>(static_cast<unsigned>(sums[m][n][r * 2 + i]) + bias[o + i]);
@@ -177,6 +190,7 @@ __device__ __forceinline__ void convolve(const void* x, const void* w, const int
         if constexpr (P::kPackOut) {
           out[(p * P::kOutStored + o) / 2] = static_cast<typename P::Out>((codes[0] & 15) | (codes[1] & 15) << 4);
         } else {
+#pragma unroll
           for (int i = 0; i < 2; ++i) out[p * P::kOutStored + o + i] = static_cast<typename P::Out>(codes[i]);
         }
       }
