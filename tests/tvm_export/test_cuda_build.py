@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,13 +10,23 @@ from networks import images
 from schemes import lowered
 
 from hawq.errors import HawqError
+from hawq.integer import TensorType
 from tvm_export import export, load, verify
+from tvm_export.backend import backend
 from tvm_export.cuda import toolchain
-from tvm_export.cuda.toolchain import disassemble
+from tvm_export.cuda.device import check_device, present_architecture
+from tvm_export.cuda.toolchain import count_imma, disassemble
+from tvm_export.lower import sites
 
 
 def instructions(text):
-    return set(re.findall(r"IMMA\.\S+", text))
+    return set(count_imma(text))
+
+
+def without(monkeypatch, *programs):
+    """Hide programs from the PATH."""
+    found = shutil.which
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None if name in programs else found(name))
 
 
 @pytest.fixture
@@ -47,13 +58,39 @@ def test_8_bits_use_int8_tensor_cores(machine_code):
         assert instructions(code[arch]) == {"IMMA.16832.U8.S8", "IMMA.16832.S8.S8"}
 
 
-def test_4_bit_weights_are_packed(tmp_path):
-    from tvm_export.backend import backend
-    from tvm_export.lower import sites
+def test_the_input_is_divided_by_ieee_rules_and_sums_stay_in_registers(machine_code):
+    for code in machine_code("uniform4", ["sm_75", "sm_80", "sm_90"]).values():
+        assert "FCHK" in code  # checks whether a division needs its slow path; fast-math has none
+        assert len(re.findall(r"\b(?:LDL|STL)\b", code)) < 16  # 32 sums a thread in local memory would show
 
+
+def test_nvrtc_serves_where_there_is_no_nvcc(tmp_path, monkeypatch):
+    pytest.importorskip("cuda.bindings.nvrtc")
+    without(monkeypatch, "nvcc")
+    library = export(lowered("Residual", "uniform4"), "cuda", tmp_path, arch=["sm_80"])
+    try:
+        code = disassemble(library)
+    except HawqError as error:
+        pytest.skip(str(error))
+    assert set(code) == {"sm_80"}
+    assert {"IMMA.16864.U4.S4", "IMMA.16832.S8.S8"} <= instructions(code["sm_80"])
+    assert "FCHK" in code["sm_80"]
+
+
+def test_the_same_export_gives_the_same_bytes(tmp_path):
+    program = lowered("Residual", "uniform4")
+    first, second = (export(program, "cuda", tmp_path / name, arch=["sm_80"]) for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("input_bits", [4, 8])
+def test_4_bit_weights_are_packed(input_bits):
     program = lowered("Residual", "uniform4")
     target = backend("cuda", arch=["sm_80"])
     site = next(s for s in sites(program, target, 1) if s.op.name == "conv2")
+    kind = site.inputs[0].type
+    source = target.storage(TensorType(kind.shape, input_bits, signed=False), image=False)
+    site = replace(site, inputs=(source,))
     weight = target.kernel(site).constants[0]
     outputs, _, kh, kw = site.constants["weight"].shape
     assert weight.nbytes == 64 * kh * kw * site.inputs[0].channels // 2
@@ -64,8 +101,15 @@ def test_4_bit_weights_are_packed(tmp_path):
     assert codes[:outputs, ..., :channels].permute(0, 3, 1, 2).tolist() == site.constants["weight"].tolist()
 
 
+def test_tensors_beyond_32_bit_indices_are_refused():
+    target = backend("cuda", arch=["sm_80"])
+    site = next(s for s in sites(lowered("Residual"), target, 1) if s.op.name == "conv2")
+    with pytest.raises(HawqError, match=r"batch of 4194304 .* smaller --batch"):
+        target.kernel(replace(site, batch=2**22))
+
+
 def test_no_compiler_is_a_clear_error(monkeypatch):
-    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None)
+    without(monkeypatch, "nvcc")
     with pytest.raises(HawqError, match=r"several architectures .* need nvcc"):
         toolchain.compile_source("", ["sm_80", "sm_90"])
 
@@ -82,6 +126,33 @@ def test_running_without_a_gpu_is_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(HawqError, match="no NVIDIA GPU"):
         load(tmp_path)
+
+
+def test_a_library_without_machine_code_is_a_clear_error(tmp_path):
+    library = export(lowered("Residual"), "llvm", tmp_path)
+    with pytest.raises(HawqError, match="no machine code for GPUs"):
+        disassemble(library)
+
+
+@pytest.mark.parametrize(
+    ("capability", "arch", "complaint"),
+    [
+        ((9, 0), "sm_90", "holds code for sm_80, and this GPU is sm_90: export again with --arch sm_90"),
+        ((8, 7), "sm_86", None),  # the same generation runs code of older revisions
+        ((7, 0), None, "hawq builds for sm_75"),
+        ((12, 0), None, "hawq builds for sm_75"),
+    ],
+)
+def test_a_gpu_that_cannot_run_the_library_is_named(capability, arch, complaint, tmp_path, monkeypatch):
+    export(lowered("Residual"), "cuda", tmp_path, arch=["sm_80"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert present_architecture() == arch
+    if complaint:
+        with pytest.raises(HawqError, match=complaint):
+            load(tmp_path)
+    else:
+        check_device(str(tmp_path), ["sm_80"])
 
 
 @pytest.mark.gpu
