@@ -1,6 +1,6 @@
 """Export ImageNet networks with random weights, verify them bit for bit and count tensor-core instructions.
 
-    python benchmarks/networks.py [--quick] [--json]
+    python benchmarks/networks.py [NETWORK ...] [--quick] [--json]
 
 For each network and scheme: a library for the CPU, verified on random images tensor by tensor, its latency beside
 PyTorch's float32 in the same run (one thread each), and a CUDA library for sm_80 and sm_90 with its IMMA instructions.
@@ -71,12 +71,13 @@ def measure_network(arch: str, images: int, schemes: tuple[str, ...]) -> list[di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS), metavar="NETWORK", help="names as for -a")
     parser.add_argument("--quick", action="store_true", help="ResNet-18 at uniform4 only")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--images", type=int, default=4)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    networks, schemes = (("resnet18",), ("uniform4",)) if arguments.quick else (NETWORKS, SCHEMES)
+    networks, schemes = (("resnet18",), ("uniform4",)) if arguments.quick else (arguments.networks, SCHEMES)
     rows = [row for arch in networks for row in measure_network(arch, arguments.images, schemes)]
     if arguments.json:
         print(json.dumps(rows, indent=1))

@@ -20,6 +20,10 @@ class UnitBits(NamedTuple):
     weight: int
     activation: int
 
+    def __str__(self) -> str:
+        """Return `4` for equal widths, else for example `W4A8`."""
+        return f"{self.weight}" if self.weight == self.activation else f"W{self.weight}A{self.activation}"
+
 
 @dataclass(frozen=True)
 class BitConfig:

@@ -2,8 +2,8 @@
 
 from search.budgets import Budget, parse_budget
 from search.costs import COSTS, Cost, UnitFacts, total_cost, unit_facts
-from search.problem import build_problem
-from search.scheme import Scheme, find_scheme, scheme_costs, scheme_name
+from search.problem import build_problem, options
+from search.scheme import Omega, Question, Scheme, find_scheme, pose, scheme_costs, scheme_name
 from search.solve import Constraint, Problem, Solution, solve
 
 __all__ = [
@@ -11,13 +11,17 @@ __all__ = [
     "Budget",
     "Constraint",
     "Cost",
+    "Omega",
     "Problem",
+    "Question",
     "Scheme",
     "Solution",
     "UnitFacts",
     "build_problem",
     "find_scheme",
+    "options",
     "parse_budget",
+    "pose",
     "scheme_costs",
     "scheme_name",
     "solve",

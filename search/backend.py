@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import pulp
 
+from hawq.bitconfig import UnitBits
 from hawq.errors import HawqError
 
 __all__ = ["SOLVERS", "Choice", "Found", "Row", "minimise"]
 
-Choice = tuple[int, int]
-"""Index of a tie group, and the bits it gets."""
+Choice = tuple[int, UnitBits]
+"""Index of a tie group, and the bits its units get."""
 
 _TOLERANCE = 1e-9
 
@@ -120,7 +121,10 @@ def _program(
     choices: Sequence[Choice], objective: Mapping[Choice, float], rows: Sequence[Row]
 ) -> tuple[pulp.LpProblem, dict[Choice, pulp.LpVariable]]:
     program = pulp.LpProblem("bits", pulp.LpMinimize)
-    variables = {choice: program.add_variable("x_{:04d}_{}".format(*choice), cat=pulp.LpBinary) for choice in choices}
+    variables = {
+        (index, bits): program.add_variable(f"x_{index:04d}_w{bits.weight}_a{bits.activation}", cat=pulp.LpBinary)
+        for index, bits in choices
+    }
     program += pulp.lpSum(objective[choice] * variables[choice] for choice in choices)
     by_group: dict[int, list[pulp.LpVariable]] = {}
     for choice in choices:

@@ -1,6 +1,7 @@
 """Parse budgets: `bops0.5` is relative to the uniform schemes, `size=8MB` is absolute."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -52,10 +53,14 @@ class Budget:
         return self.amount
 
 
-def parse_budget(text: str) -> Budget:
-    """Read a budget: `size0.5`, `bops0.25`, `size=8MB`, `size=7.5MiB`, `bops=72G`.
+def parse_budget(text: str, costs: Mapping[str, Cost] = COSTS) -> Budget:
+    """Read a budget: `size0.5`, `bops0.25`, `size=8MB`, `size=7.5MiB`, `bops=72G`, `latency=2.7ms`.
 
     HAWQ's spellings `modelsize_0.5` and `bops_0.5` are read as well.
+
+    Args:
+        text: the budget.
+        costs: what can be limited, by name; latency is among them where there is a table of it.
 
     Raises:
         UsageError: the text is no budget, its cost or unit is unknown, or a relative amount is outside 0..1.
@@ -64,9 +69,9 @@ def parse_budget(text: str) -> Budget:
     if match is None:
         raise UsageError(
             f"{text!r} is no budget; write a relative one such as bops0.5 or an absolute one such as size=8MB "
-            f"(costs: {', '.join(COSTS)})"
+            f"(costs: {', '.join(costs)})"
         )
-    cost, amount, unit = _cost(match["cost"], text), float(match["amount"]), match["unit"]
+    cost, amount, unit = _cost(match["cost"], text, costs), float(match["amount"]), match["unit"]
     if match["mark"] == "=":
         if unit not in cost.suffixes:
             raise UsageError(f"budget {text!r}: unit {unit!r} is not one of {', '.join(cost.suffixes)}")
@@ -81,13 +86,13 @@ def parse_budget(text: str) -> Budget:
     return Budget(f"{cost.name}{amount:g}", cost, BudgetKind.RELATIVE, amount)
 
 
-def _cost(name: str, text: str) -> Cost:
-    for cost in COSTS.values():
+def _cost(name: str, text: str, costs: Mapping[str, Cost]) -> Cost:
+    for cost in costs.values():
         if name.lower() in (cost.name, *cost.aliases):
             return cost
     if name.lower() == "latency":
         raise UsageError(
-            f"budget {text!r}: no latency table exists yet, so latency cannot be limited; "
-            f"budget one of {', '.join(COSTS)} instead"
+            f"budget {text!r}: latency needs a table measured on the target; make one with `hawq profile` "
+            "and pass it as --latency-table FILE"
         )
-    raise UsageError(f"budget {text!r}: cost {name!r} is unknown; known are {', '.join(COSTS)}")
+    raise UsageError(f"budget {text!r}: cost {name!r} is unknown; known are {', '.join(costs)}")

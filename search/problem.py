@@ -1,15 +1,21 @@
 """Turn a network's facts, sensitivities and budgets into the program that `solve` takes, and its answer into bits."""
 
 from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from hawq.bitconfig import UnitBits
-from hawq.errors import HawqError
+from hawq.errors import HawqError, UsageError
 from hawq.schemes import PINNED_BITS
 from search.budgets import Budget
 from search.costs import UnitFacts, total_cost
 from search.solve import Constraint, Problem
 
-__all__ = ["assign", "build_problem", "searched_groups"]
+__all__ = ["assign", "build_problem", "expand_pins", "options", "searched_groups"]
+
+
+def options(widths: Collection[int], *, apart: bool = False) -> tuple[UnitBits, ...]:
+    """Return the bits a unit may get: one width for weights and input alike, or `apart`, every pair of widths."""
+    return tuple(UnitBits(w, a) for w in sorted(widths) for a in sorted(widths) if apart or w == a)
 
 
 def searched_groups(
@@ -36,16 +42,40 @@ def searched_groups(
     return tuple(group for group in groups if not set(group) & set(pinned))
 
 
-def assign(facts: Mapping[str, UnitFacts], bits: Mapping[str, int]) -> dict[str, UnitBits]:
-    """Return the bits of every unit, weights and input activation alike; pinned where `bits` names none."""
-    return {name: UnitBits(bits[name], bits[name]) if name in bits else PINNED_BITS for name in facts}
+def expand_pins(pins: Mapping[str, UnitBits], groups: Sequence[Sequence[str]]) -> dict[str, UnitBits]:
+    """Return the bits of every unit that a pattern pins, its tie group included.
+
+    Args:
+        pins: shell pattern over unit names -> bits.
+        groups: the searched groups.
+
+    Raises:
+        UsageError: a pattern matches no searched unit, or two disagree.
+    """
+    pinned: dict[str, UnitBits] = {}
+    for pattern, bits in pins.items():
+        matched = [group for group in groups if any(fnmatchcase(unit, pattern) for unit in group)]
+        if not matched:
+            raise UsageError(
+                f"pin {pattern!r} matches no unit that is searched (first and last units stay at 8 bits); "
+                f"units are named like {groups[0][0]!r}, and * stands for any text"
+            )
+        for unit in (unit for group in matched for unit in group):
+            if pinned.setdefault(unit, bits) != bits:
+                raise UsageError(f"pins give {unit} both {pinned[unit]} and {bits} bits, maybe through a tied unit")
+    return pinned
+
+
+def assign(facts: Mapping[str, UnitFacts], bits: Mapping[str, UnitBits]) -> dict[str, UnitBits]:
+    """Return the bits of every unit; 8 where `bits` names none."""
+    return {name: bits.get(name, PINNED_BITS) for name in facts}
 
 
 def build_problem(
     facts: Mapping[str, UnitFacts],
     ties: Sequence[Sequence[str]],
     pinned: Collection[str],
-    omega: Mapping[str, Mapping[int, float]],
+    omega: Mapping[str, Mapping[UnitBits, float]],
     budgets: Sequence[Budget],
 ) -> Problem:
     """Return the program of a network.
@@ -72,7 +102,10 @@ def build_problem(
 
 
 def _constraint(
-    facts: Mapping[str, UnitFacts], names: Sequence[str], omega: Mapping[str, Mapping[int, float]], budget: Budget
+    facts: Mapping[str, UnitFacts],
+    names: Sequence[str],
+    omega: Mapping[str, Mapping[UnitBits, float]],
+    budget: Budget,
 ) -> Constraint:
     searched = [facts[name] for name in names]
     rest = [unit for unit in facts.values() if unit.name not in set(names)]
@@ -83,7 +116,7 @@ def _constraint(
     fixed = total(rest, PINNED_BITS)
     return Constraint(
         budget.name,
-        {unit.name: {b: budget.cost.of(unit, UnitBits(b, b)) for b in omega[unit.name]} for unit in searched},
+        {unit.name: {b: budget.cost.of(unit, b) for b in omega[unit.name]} for unit in searched},
         budget.limit(total(searched, UnitBits(4, 4)), total(searched, UnitBits(8, 8)), fixed),
         fixed,
         budget.cost.show,

@@ -1,18 +1,58 @@
 """Find the scheme of a traced network: the bit config that a search ends with, and what it costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hawq.bitconfig import BitConfig
+from hawq.bitconfig import BitConfig, UnitBits
 from hawq.errors import UsageError
 from hawq.graph.ir import FloatGraph
 from hawq.graph.structure import pinned_units, tie_groups
 from search.budgets import Budget
-from search.costs import COSTS, UnitFacts, total_cost, unit_facts
-from search.problem import assign, build_problem
-from search.solve import Solution, solve
+from search.costs import COSTS, Cost, UnitFacts, total_cost, unit_facts
+from search.problem import assign, build_problem, expand_pins, options, searched_groups
+from search.solve import Problem, Solution, solve
 
-__all__ = ["Scheme", "find_scheme", "scheme_costs", "scheme_name"]
+__all__ = ["Omega", "Question", "Scheme", "find_scheme", "pose", "scheme_costs", "scheme_name"]
+
+Omega = Callable[[str, UnitBits], float]
+"""Expected rise of the loss when a unit, named first, has the given bits."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Ask for a scheme of one network.
+
+    Attributes:
+        arch: the network's name, for the bit config.
+        graph: the network.
+        budgets: one or more; they hold at once.
+        allowed: bits a unit may get.
+        pins: shell pattern over unit names -> bits; overrules `allowed`, tied units included. The meaning of a
+            relative budget does not change with pins.
+        costs: what the totals list.
+    """
+
+    arch: str
+    graph: FloatGraph
+    budgets: tuple[Budget, ...]
+    allowed: tuple[UnitBits, ...] = options((4, 8))
+    pins: Mapping[str, UnitBits] | None = None
+    costs: Mapping[str, Cost] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the scheme that answers."""
+        return scheme_name(self.budgets)
+
+    @property
+    def facts(self) -> dict[str, UnitFacts]:
+        """Weights and MACs of every unit."""
+        return unit_facts(self.graph)
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The tie groups that are searched."""
+        return searched_groups(list(self.graph.units), tie_groups(self.graph), pinned_units(self.graph))
 
 
 @dataclass(frozen=True)
@@ -23,14 +63,12 @@ class Scheme:
         config: bits of every unit, pinned ones included.
         solution: of the integer program.
         facts: weights and MACs of every unit.
-        groups: the searched tie groups.
         totals: scheme -> cost name -> cost of the whole network, for this scheme, `uniform8` and `uniform4`.
     """
 
     config: BitConfig
     solution: Solution
     facts: Mapping[str, UnitFacts]
-    groups: tuple[tuple[str, ...], ...]
     totals: Mapping[str, Mapping[str, float]]
 
 
@@ -39,39 +77,46 @@ def scheme_name(budgets: Sequence[Budget]) -> str:
     return "+".join(dict.fromkeys(budget.name for budget in budgets))
 
 
-def scheme_costs(config: BitConfig, facts: Mapping[str, UnitFacts]) -> dict[str, float]:
+def scheme_costs(
+    config: BitConfig, facts: Mapping[str, UnitFacts], costs: Mapping[str, Cost] = COSTS
+) -> dict[str, float]:
     """Return the cost of a bit config by cost name, each in its plain unit (bytes, bit operations)."""
-    return {name: total_cost(cost, facts.values(), config.units) for name, cost in COSTS.items()}
+    return {name: total_cost(cost, facts.values(), config.units) for name, cost in costs.items()}
 
 
-def find_scheme(
-    arch: str,
-    graph: FloatGraph,
-    omega: Mapping[str, Mapping[int, float]],
-    budgets: Sequence[Budget],
-    widths: Sequence[int] = (4, 8),
-) -> Scheme:
-    """Return the scheme of least total Omega that meets every budget.
-
-    Args:
-        arch: the network's name, for the bit config.
-        graph: the network.
-        omega: unit -> bits -> Omega; every searched unit at least at `widths`.
-        budgets: one or more; they hold at once.
-        widths: bits a unit may get.
+def pose(question: Question, omega: Omega) -> Problem:
+    """Return the integer program of a question.
 
     Raises:
-        UsageError: no budgets.
+        UsageError: no budgets, or a pin that matches nothing.
+        HawqError: nothing is left to search.
+    """
+    if not question.budgets:
+        raise UsageError("a search needs at least one budget, for example bops0.5")
+    budgets = list({budget.name: budget for budget in question.budgets}.values())
+    pins = expand_pins(question.pins or {}, question.groups)
+    table = {
+        unit: {bits: omega(unit, bits) for bits in ([pins[unit]] if unit in pins else question.allowed)}
+        for group in question.groups
+        for unit in group
+    }
+    ties, pinned = tie_groups(question.graph), pinned_units(question.graph)
+    return build_problem(question.facts, ties, pinned, table, budgets)
+
+
+def find_scheme(question: Question, omega: Omega) -> Scheme:
+    """Return the scheme of least total Omega that meets every budget.
+
+    Raises:
+        UsageError: as `pose`.
         HawqError: the budgets cannot be met.
     """
-    if not budgets:
-        raise UsageError("a search needs at least one budget, for example bops0.5")
-    budgets = list({budget.name: budget for budget in budgets}.values())
-    facts, ties, pinned = unit_facts(graph), tie_groups(graph), pinned_units(graph)
-    allowed = {unit: {b: table[b] for b in widths} for unit, table in omega.items()}
-    problem = build_problem(facts, ties, pinned, allowed, budgets)
-    solution = solve(problem)
-    config = BitConfig(arch, scheme_name(budgets), assign(facts, solution.bits))
-    uniform = [BitConfig(arch, f"uniform{b}", assign(facts, dict.fromkeys(solution.bits, b))) for b in (8, 4)]
-    totals = {c.scheme: scheme_costs(c, facts) for c in [config, *uniform]}
-    return Scheme(config, solution, facts, problem.groups, totals)
+    solution = solve(pose(question, omega))
+    facts = question.facts
+    config = BitConfig(question.arch, question.name, assign(facts, solution.bits))
+    uniform = [
+        BitConfig(question.arch, f"uniform{b}", assign(facts, dict.fromkeys(solution.bits, UnitBits(b, b))))
+        for b in (8, 4)
+    ]
+    totals = {c.scheme: scheme_costs(c, facts, question.costs or COSTS) for c in [config, *uniform]}
+    return Scheme(config, solution, facts, totals)

@@ -8,6 +8,7 @@ subject to  fixed_c + sum_i cost_c,i(b_i) <= limit_c     for every budget c
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hawq.bitconfig import UnitBits
 from hawq.errors import HawqError
 from search.backend import Choice, Row, minimise
 
@@ -33,12 +34,12 @@ class Constraint:
     """
 
     name: str
-    costs: Mapping[str, Mapping[int, float]]
+    costs: Mapping[str, Mapping[UnitBits, float]]
     limit: float
     fixed: float = 0.0
     show: Callable[[float], str] = "{:.6g}".format
 
-    def total(self, bits: Mapping[str, int]) -> float:
+    def total(self, bits: Mapping[str, UnitBits]) -> float:
         """Return the cost of an assignment, `fixed` included."""
         return self.fixed + sum(self.costs[unit][b] for unit, b in bits.items())
 
@@ -54,14 +55,14 @@ class Problem:
     """
 
     groups: tuple[tuple[str, ...], ...]
-    omega: Mapping[str, Mapping[int, float]]
+    omega: Mapping[str, Mapping[UnitBits, float]]
     constraints: tuple[Constraint, ...]
 
-    def candidates(self, group: Sequence[str]) -> list[int]:
+    def candidates(self, group: Sequence[str]) -> list[UnitBits]:
         """Return the bits a group may have, in ascending order."""
         return sorted(set.intersection(*(set(self.omega[unit]) for unit in group)))
 
-    def objective(self, bits: Mapping[str, int]) -> float:
+    def objective(self, bits: Mapping[str, UnitBits]) -> float:
         """Return the sum of Omega of an assignment."""
         return sum(self.omega[unit][b] for unit, b in bits.items())
 
@@ -79,7 +80,7 @@ class Solution:
         solver: what solved it.
     """
 
-    bits: Mapping[str, int]
+    bits: Mapping[str, UnitBits]
     objective: float
     costs: Mapping[str, float]
     limits: Mapping[str, float]
@@ -134,7 +135,7 @@ def _choices(problem: Problem) -> list[Choice]:
     return choices
 
 
-def _group_sum(problem: Problem, table: Mapping[str, Mapping[int, float]], choice: Choice) -> float:
+def _group_sum(problem: Problem, table: Mapping[str, Mapping[UnitBits, float]], choice: Choice) -> float:
     index, b = choice
     return sum(table[unit][b] for unit in problem.groups[index])
 
@@ -162,7 +163,7 @@ def _row(problem: Problem, choices: Sequence[Choice], constraint: Constraint) ->
 def _secondary(problem: Problem, choices: Sequence[Choice]) -> dict[Choice, float]:
     """Return the costs, each relative to its largest, with earlier units a little cheaper; bits where nothing costs."""
     tables = [constraint.costs for constraint in problem.constraints] or [
-        {unit: {b: float(b) for b in omega} for unit, omega in problem.omega.items()}
+        {unit: {b: float(sum(b)) for b in omega} for unit, omega in problem.omega.items()}
     ]
     weights = dict.fromkeys(choices, 0.0)
     for table in tables:
@@ -202,12 +203,12 @@ def _explain(problem: Problem, choices: Sequence[Choice], time_limit: float) -> 
                 f"{constraint.name} allows {constraint.show(constraint.limit)}, "
                 f"with the other budgets kept the cheapest scheme needs {least}"
             )
-    allowed = ", ".join(str(b) for b in sorted({b for _, b in choices}))
+    allowed = ", ".join(map(str, sorted({b for _, b in choices})))
     reason = "; ".join(lines) or f"{', '.join(c.name for c in problem.constraints)} contradict each other"
     return f"infeasible with {allowed} bits: {reason}. Raise the budget or allow fewer bits (--bits 2,4,8)"
 
 
-def _check(problem: Problem, bits: Mapping[str, int]) -> None:
+def _check(problem: Problem, bits: Mapping[str, UnitBits]) -> None:
     for constraint in problem.constraints:
         total = constraint.total(bits)
         if total > constraint.limit + 2 * _TOLERANCE * abs(constraint.limit):

@@ -54,11 +54,10 @@ def _configs(session: "Session", seed: int) -> list["BitConfig"]:
     from hawq.cli.search import measure_session, save_scheme
     from hawq.schemes import resolve_scheme
     from hawq.sensitivity import Probing
-    from search import find_scheme, parse_budget
+    from search import Question, find_scheme, parse_budget
 
     sensitivity = measure_session(session, Probing(seed=seed))
-    omega = {name: unit.omega for name, unit in sensitivity.units.items()}
-    scheme = find_scheme(session.arch, session.graph, omega, [parse_budget("bops0.5")])
+    scheme = find_scheme(Question(session.arch, session.graph, (parse_budget("bops0.5"),)), sensitivity.omega)
     save_scheme(scheme, sensitivity, session)
     return [scheme.config if name == scheme.config.scheme else resolve_scheme(name, session.arch, session.graph)
             for name in _SCHEMES]  # fmt: skip

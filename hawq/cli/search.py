@@ -66,7 +66,7 @@ def search(
     from hawq.cli.session import DataRequest, open_session
     from hawq.sensitivity import Probing
     from hawq.train.float import FloatRequest
-    from search import find_scheme, parse_budget
+    from search import Question, find_scheme, options, parse_budget
 
     budgets, widths = [parse_budget(text) for text in budget], _widths(bits)
     session = open_session(
@@ -76,8 +76,8 @@ def search(
     )
     probing = Probing(rel_error, max_probes, seed)
     sensitivity = measure_session(session, probing, images, batch_size, device, workers)
-    omega = {name: unit.omega for name, unit in sensitivity.units.items()}
-    scheme = find_scheme(arch, session.graph, omega, budgets, widths)
+    question = Question(arch, session.graph, tuple(budgets), options(widths))
+    scheme = find_scheme(question, sensitivity.omega)
     path = save_scheme(scheme, sensitivity, session, output)
     _report(scheme, sensitivity)
     given = {"-a": arch, "--data": data, "--data-path": data_path, "--run-dir": run_dir, "--weights": weights}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hawq.bitconfig import UnitBits
 from hawq.errors import HawqError
 from hawq.files import read_json, write_json
 
@@ -49,6 +50,10 @@ class Sensitivity:
     probes: int
     environment: Mapping[str, str]
     units: Mapping[str, UnitSensitivity]
+
+    def omega(self, unit: str, bits: UnitBits) -> float:
+        """Return Omega of a unit at given bits."""
+        return self.units[unit].omega[bits.weight]
 
     def save(self, path: Path) -> None:
         """Write the sensitivities as JSON."""

@@ -15,7 +15,8 @@ FACTS = {
     "head": UnitFacts("head", 50, 50),
 }
 TIES = [("conv1", "down")]
-OMEGA = {name: {4: 1.0, 8: 0.0} for name in FACTS}
+FOUR, EIGHT = UnitBits(4, 4), UnitBits(8, 8)
+OMEGA = {name: {FOUR: 1.0, EIGHT: 0.0} for name in FACTS}
 
 
 def _build(*budgets, pinned=("stem", "head"), ties=TIES):
@@ -29,13 +30,13 @@ def test_relative_limits_cover_the_searched_units_and_costs_the_whole_network():
     assert problem.constraints[1].limit == 1050 * 64 + 1300 * 16 + 0.25 * 1300 * 48
     assert problem.groups == (("conv1", "down"), ("conv2",))
     solution = solve(problem)
-    assert solution.bits == {"conv1": 4, "down": 4, "conv2": 4}
+    assert solution.bits == {"conv1": FOUR, "down": FOUR, "conv2": FOUR}
     assert solution.costs["size0.5"] == pinned_bytes + 270
 
 
 def test_tied_units_get_equal_bits_and_pinned_ones_stay():
     solution = solve(_build("size0.5"))
-    assert solution.bits == {"conv1": 8, "down": 8, "conv2": 4}
+    assert solution.bits == {"conv1": EIGHT, "down": EIGHT, "conv2": FOUR}
     bits = assign(FACTS, solution.bits)
     assert list(bits) == list(FACTS)
     assert bits["stem"] == bits["head"] == bits["down"] == UnitBits(8, 8)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hawq.bitconfig import UnitBits
 from search.solve import Constraint, Problem, solve
 
 NOTES = Path(__file__).parents[3] / "shared" / "notes"
+BITS = {b: UnitBits(b, b) for b in (4, 8)}
 NOT_OPTIMAL = ("resnet50", "size0.25")
 PROGRAMS = [
     (arch, f"{cost}{alpha}")
@@ -28,11 +30,12 @@ def notes():
 
 
 def _costs(layer, cost):
-    return {
-        "size": {4: layer["params"] / 2, 8: layer["params"]},
-        "bops": {4: layer["macs"] / 64, 8: layer["macs"] / 16},
-        "latency": {4: layer["latency_int4"], 8: layer["latency_int8"]},
+    values = {
+        "size": (layer["params"] / 2, layer["params"]),
+        "bops": (layer["macs"] / 64, layer["macs"] / 16),
+        "latency": (layer["latency_int4"], layer["latency_int8"]),
     }[cost]
+    return dict(zip(BITS.values(), values, strict=True))
 
 
 def _program(model, scheme):
@@ -40,9 +43,9 @@ def _program(model, scheme):
     layers = {layer["name"]: layer for layer in model["layers"]}
     partner = {a: b for pair in model["tied_pairs"] for a, b in (pair, pair[::-1])}
     groups = dict.fromkeys(tuple(sorted({name, partner.get(name, name)})) for name in layers)
-    omega = {name: {b: layer["avg_trace"] * layer[f"dw2_{b}"] for b in (4, 8)} for name, layer in layers.items()}
+    omega = {name: {BITS[b]: layer["avg_trace"] * layer[f"dw2_{b}"] for b in (4, 8)} for name, layer in layers.items()}
     costs = {name: _costs(layer, cost) for name, layer in layers.items()}
-    at_4, at_8 = (sum(table[b] for table in costs.values()) for b in (4, 8))
+    at_4, at_8 = (sum(table[b] for table in costs.values()) for b in BITS.values())
     limit = at_4 + float(scheme.removeprefix(cost)) * (at_8 - at_4)
     return Problem(tuple(groups), omega, (Constraint(scheme, costs, limit),))
 
@@ -56,10 +59,10 @@ def test_the_published_programs(notes, arch, scheme):
     assert time.perf_counter() - started < 2  # 0.03 s on an idle core
     recomputed = models[arch]["solutions"][scheme]
     # the published objective leaves out the constant sum of Omega at 4 bits
-    objective = solution.objective - problem.objective(dict.fromkeys(solution.bits, 4))
+    objective = solution.objective - problem.objective(dict.fromkeys(solution.bits, BITS[4]))
     assert objective == pytest.approx(recomputed["objective"], abs=1e-6)
-    assert {name for name, b in solution.bits.items() if b == 8} == set(recomputed["eight_bit"])
-    shipped = {name: schemes[arch][scheme][name] for name in solution.bits}
+    assert {name for name, b in solution.bits.items() if b == BITS[8]} == set(recomputed["eight_bit"])
+    shipped = {name: BITS[schemes[arch][scheme][name]] for name in solution.bits}
     if (arch, scheme) == NOT_OPTIMAL:
         assert problem.constraints[0].total(shipped) <= problem.constraints[0].limit
         assert solution.objective < problem.objective(shipped) - 0.008

@@ -7,7 +7,8 @@ from hawq.bitconfig import UnitBits
 from hawq.errors import HawqError, UsageError
 from hawq.graph import ir
 from search.budgets import parse_budget
-from search.scheme import find_scheme, scheme_name
+from search.problem import options
+from search.scheme import Question, find_scheme, scheme_name
 
 RELU = ir.Clamp(0.0, None)
 
@@ -37,17 +38,20 @@ def graph():
 
 
 def _omega(**dear):
-    units = ("stem", "conv1", "conv2", "down", "head")
-    return {u: {b: dear.get(u, 1.0) * 4.0**-b for b in range(2, 9)} for u in units}
+    return lambda unit, bits: dear.get(unit, 1.0) * 4.0**-bits.weight + 1e-3 * 4.0**-bits.activation
 
 
-def _find(graph, *budgets, widths=(4, 8), **dear):
-    return find_scheme("net", graph, _omega(**dear), [parse_budget(text) for text in budgets], widths)
+FOUR_OR_EIGHT = options((4, 8))
+
+
+def _find(graph, *budgets, allowed=FOUR_OR_EIGHT, pins=None, **dear):
+    budgets = tuple(parse_budget(text) for text in budgets)
+    return find_scheme(Question("net", graph, budgets, allowed, pins), _omega(**dear))
 
 
 def test_ties_and_pinned_units_come_from_the_graph(graph):
     found = _find(graph, "size0.5", down=100.0)
-    assert found.groups == (("conv1", "down"), ("conv2",))
+    assert list(found.solution.bits) == ["conv1", "down", "conv2"]
     assert found.config.scheme == "size0.5"
     assert dict(found.config.units) == {
         "stem": UnitBits(8, 8), "conv1": UnitBits(8, 8), "conv2": UnitBits(4, 4), "down": UnitBits(8, 8),
@@ -77,7 +81,38 @@ def test_several_budgets_hold_at_once_and_name_the_scheme(graph):
 def test_an_absolute_budget_out_of_reach_needs_fewer_bits(graph):
     with pytest.raises(HawqError, match=r"size=1700B allows 0\.001622 MiB, the cheapest scheme needs 0\.001751 MiB"):
         _find(graph, "size=1700B")
-    assert _find(graph, "size=1700B", widths=(2, 4, 8)).totals["size=1700B"]["size"] <= 1700
+    assert _find(graph, "size=1700B", allowed=options((2, 4, 8))).totals["size=1700B"]["size"] <= 1700
+
+
+def test_weights_and_inputs_may_differ(graph):
+    found = _find(graph, "size=1700B", "bops0.5", allowed=options((2, 4, 8), apart=True))
+    assert found.config.units["conv2"].weight < found.config.units["conv2"].activation
+    assert found.config.units["conv1"] == found.config.units["down"]
+    assert found.totals[found.config.scheme]["size"] <= 1700
+
+
+def test_pins_overrule_and_take_tied_units_along(graph):
+    free, pinned = (
+        _find(graph, "size0.75", conv2=100.0),
+        _find(graph, "size0.75", conv2=100.0, pins={"d*": UnitBits(2, 2)}),
+    )
+    assert (free.config.units["conv2"], free.config.units["conv1"]) == (UnitBits(8, 8), UnitBits(4, 4))
+    assert pinned.config.units["conv1"] == pinned.config.units["down"] == UnitBits(2, 2)
+    assert pinned.solution.limits == free.solution.limits
+
+
+@pytest.mark.parametrize(
+    ("pins", "message"),
+    [
+        ({"stage9.*": UnitBits(8, 8)}, "pin 'stage9.*' matches no unit that is searched"),
+        ({"stem": UnitBits(4, 4)}, "first and last units stay at 8 bits"),
+        ({"conv1": UnitBits(4, 4), "down": UnitBits(8, 8)}, "pins give conv1 both 4 and 8 bits, maybe through a tied"),
+    ],
+)
+def test_pins_that_cannot_be_are_refused(graph, pins, message):
+    with pytest.raises(UsageError) as error:
+        _find(graph, "size0.5", pins=pins)
+    assert message in str(error.value)
 
 
 def test_names():

@@ -96,7 +96,7 @@ def test_json_is_all_of_stdout(place):
 
 def test_wrong_budgets_and_widths_stop_before_any_work(place):
     for arguments, says in [
-        (["--budget", "latency0.5"], "no latency table exists yet"),
+        (["--budget", "latency0.5"], "latency needs a table measured on the target"),
         (["--bits", "4,16"], "give widths of 2..8"),
         (["--bits", "few"], "give widths of 2..8"),
     ]:

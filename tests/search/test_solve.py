@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hawq.bitconfig import UnitBits
 from hawq.errors import HawqError
 from search.backend import minimise
 from search.solve import Constraint, Problem, solve
 
-BITS = (2, 4, 8)
+TWO, FOUR, EIGHT = BITS = tuple(UnitBits(b, b) for b in (2, 4, 8))
 
 
 @st.composite
@@ -74,35 +75,35 @@ def _problem(omega, cost, limit, fixed=0.0):
 
 
 def test_of_two_equal_units_the_earlier_gets_the_bits():
-    omega = {"first": {4: 1.0, 8: 0.0}, "second": {4: 1.0, 8: 0.0}}
-    cost = {"first": {4: 4, 8: 8}, "second": {4: 4, 8: 8}}
-    assert solve(_problem(omega, cost, 12)).bits == {"first": 8, "second": 4}
+    omega = {"first": {FOUR: 1.0, EIGHT: 0.0}, "second": {FOUR: 1.0, EIGHT: 0.0}}
+    cost = {"first": {FOUR: 4, EIGHT: 8}, "second": {FOUR: 4, EIGHT: 8}}
+    assert solve(_problem(omega, cost, 12)).bits == {"first": EIGHT, "second": FOUR}
 
 
 def test_a_unit_that_does_not_care_gets_the_fewest_bits():
-    omega = {"free": {4: 0.0, 8: 0.0}, "dear": {4: 1.0, 8: 0.0}}
-    cost = {"free": {4: 4, 8: 8}, "dear": {4: 4, 8: 8}}
-    assert solve(_problem(omega, cost, 100)).bits == {"free": 4, "dear": 8}
+    omega = {"free": {FOUR: 0.0, EIGHT: 0.0}, "dear": {FOUR: 1.0, EIGHT: 0.0}}
+    cost = {"free": {FOUR: 4, EIGHT: 8}, "dear": {FOUR: 4, EIGHT: 8}}
+    assert solve(_problem(omega, cost, 100)).bits == {"free": FOUR, "dear": EIGHT}
 
 
 def test_tiny_sensitivities_still_decide():
-    omega = {"a": {4: 3e-12, 8: 1e-12}, "b": {4: 9e-12, 8: 1e-12}}
-    cost = {"a": {4: 4, 8: 8}, "b": {4: 4, 8: 8}}
+    omega = {"a": {FOUR: 3e-12, EIGHT: 1e-12}, "b": {FOUR: 9e-12, EIGHT: 1e-12}}
+    cost = {"a": {FOUR: 4, EIGHT: 8}, "b": {FOUR: 4, EIGHT: 8}}
     solution = solve(_problem(omega, cost, 12))
-    assert solution.bits == {"a": 4, "b": 8}
+    assert solution.bits == {"a": FOUR, "b": EIGHT}
     assert solution.objective == 4e-12
 
 
 def test_a_limit_met_exactly_is_met():
-    cost = {"a": {4: 0.1, 8: 0.2}, "b": {4: 0.1, 8: 0.2}, "c": {4: 0.1, 8: 0.2}}
-    omega = {unit: {4: 1.0, 8: 0.0} for unit in cost}
-    assert solve(_problem(omega, cost, 0.1 + 0.2 + 0.3)).bits == dict.fromkeys("abc", 8)  # 0.2 * 3 > 0.6 in float64
+    cost = {"a": {FOUR: 0.1, EIGHT: 0.2}, "b": {FOUR: 0.1, EIGHT: 0.2}, "c": {FOUR: 0.1, EIGHT: 0.2}}
+    omega = {unit: {FOUR: 1.0, EIGHT: 0.0} for unit in cost}
+    assert solve(_problem(omega, cost, 0.1 + 0.2 + 0.3)).bits == dict.fromkeys("abc", EIGHT)  # 0.2 * 3 > 0.6 in float64
 
 
 def test_an_infeasible_budget_names_the_smallest_limit_that_works():
-    omega = {"a": {4: 1.0, 8: 0.0}}
+    omega = {"a": {FOUR: 1.0, EIGHT: 0.0}}
     with pytest.raises(HawqError) as error:
-        solve(_problem(omega, {"a": {4: 4, 8: 8}}, 5, fixed=2))
+        solve(_problem(omega, {"a": {FOUR: 4, EIGHT: 8}}, 5, fixed=2))
     assert str(error.value) == (
         "infeasible with 4, 8 bits: size0.5 allows 5, the cheapest scheme needs 6. "
         "Raise the budget or allow fewer bits (--bits 2,4,8)"
@@ -111,8 +112,8 @@ def test_an_infeasible_budget_names_the_smallest_limit_that_works():
 
 def test_budgets_that_only_clash_together_are_told_apart():
     """Latency may fall with more bits, so that each limit alone can be met, but not both."""
-    omega = {"a": {4: 1.0, 8: 0.0}}
-    budgets = (Constraint("size", {"a": {4: 4, 8: 8}}, 5), Constraint("latency", {"a": {4: 3, 8: 1}}, 2))
+    omega = {"a": {FOUR: 1.0, EIGHT: 0.0}}
+    budgets = (Constraint("size", {"a": {FOUR: 4, EIGHT: 8}}, 5), Constraint("latency", {"a": {FOUR: 3, EIGHT: 1}}, 2))
     with pytest.raises(HawqError) as error:
         solve(Problem((("a",),), omega, budgets))
     assert "size allows 5, with the other budgets kept the cheapest scheme needs 8" in str(error.value)
@@ -121,4 +122,4 @@ def test_budgets_that_only_clash_together_are_told_apart():
 
 def test_tied_units_without_a_common_width_are_refused():
     with pytest.raises(HawqError, match="a, b share bits, but no bit width is allowed for all"):
-        solve(Problem((("a", "b"),), {"a": {4: 1.0}, "b": {8: 1.0}}, ()))
+        solve(Problem((("a", "b"),), {"a": {FOUR: 1.0}, "b": {EIGHT: 1.0}}, ()))
