@@ -1,6 +1,7 @@
 """Turn the name of a scheme into the bits of every unit of a network."""
 
 import difflib
+import logging
 import re
 from pathlib import Path
 
@@ -8,8 +9,13 @@ from hawq.bitconfig import BitConfig, UnitBits
 from hawq.errors import HawqError, UsageError
 from hawq.graph.ir import FloatGraph
 from hawq.graph.structure import pinned_units, tie_groups
+from hawq.hawq_configs import bit_config_of, is_dictionary, read_dictionary
+from hawq.published import PUBLISHED_SOURCE, published_config
+from hawq.scheme_names import canonical_name
 
-__all__ = ["PINNED_BITS", "check_fits", "resolve_scheme", "uniform"]
+__all__ = ["PINNED_BITS", "check_fits", "resolve_scheme", "scheme_of", "uniform"]
+
+_LOG = logging.getLogger(__name__)
 
 PINNED_BITS = UnitBits(8, 8)
 """Bits of the first and last units in every scheme."""
@@ -26,26 +32,63 @@ def resolve_scheme(name: str, arch: str, graph: FloatGraph, root: Path = Path("b
     """Return the bit config a scheme name or file stands for.
 
     Args:
-        name: `uniform2` .. `uniform8`, the name of a searched scheme (`<root>/<arch>/<name>.json`), or a .json file.
+        name: `uniform2` .. `uniform8`, the name of a searched scheme (`<root>/<arch>/<name>.json`) or else of a
+            published one, in any spelling that `canonical_name` reads; or a .json file, ours or a dictionary of HAWQ's.
         arch: the network's name.
         graph: the network; every entry must name one of its units.
         root: folder of searched schemes.
 
     Raises:
-        UsageError: no such scheme; says how to make it.
+        UsageError: no such scheme; says how to make it. Or the name is one of another network's.
         HawqError: the config does not fit the network.
     """
-    if match := re.fullmatch(r"uniform([2-8])", name):
-        return uniform(arch, graph, int(match[1]))
-    path = Path(name) if name.endswith(".json") else BitConfig.default_path(arch, name, root)
-    if not path.is_file():
-        raise UsageError(
-            f"scheme {name!r} of {arch} needs {path}, which does not exist; make it with "
-            f"`hawq search -a {arch} --budget {name}`, or use uniform8 or uniform4"
-        )
-    config = BitConfig.load(path)
+    config = _from_file(Path(name), arch, graph) if name.endswith(".json") else _from_name(name, arch, graph, root)
     check_fits(config, graph)
     return config
+
+
+def scheme_of(name: str, arch: str) -> str:
+    """Return what the scheme is called that a name or file stands for: the folder of its checkpoint.
+
+    Raises:
+        UsageError: the name is one of another network's.
+        HawqError: the file cannot be read.
+    """
+    path = Path(name)
+    if not name.endswith(".json"):
+        return canonical_name(name, arch)
+    if not path.is_file():
+        return path.stem
+    return read_dictionary(path, arch)[0] if is_dictionary(path) else BitConfig.load(path).scheme
+
+
+def _from_file(path: Path, arch: str, graph: FloatGraph) -> BitConfig:
+    if not is_dictionary(path):
+        return BitConfig.load(path)
+    scheme, entries = read_dictionary(path, arch)
+    return bit_config_of(entries, arch, scheme, graph)
+
+
+def _from_name(name: str, arch: str, graph: FloatGraph, root: Path) -> BitConfig:
+    scheme = canonical_name(name, arch)
+    if match := re.fullmatch(r"uniform([2-8])", scheme):
+        return uniform(arch, graph, int(match[1]))
+    path = BitConfig.default_path(arch, scheme, root)
+    if path.is_file():
+        return BitConfig.load(path)
+    budgets = " ".join(f"--budget {budget}" for budget in scheme.split("+"))
+    search = f"`hawq search -a {arch} {budgets}`"
+    published = published_config(arch, scheme)
+    if published is None:
+        raise UsageError(
+            f"scheme {name!r} of {arch} needs {path}, which does not exist; make it with {search}, "
+            "or use uniform8 or uniform4"
+        )
+    _LOG.warning(
+        "%s does not exist: using the published %s of %s (%s); %s makes your own",
+        path, scheme, arch, PUBLISHED_SOURCE, search,
+    )  # fmt: skip
+    return published
 
 
 def check_fits(config: BitConfig, graph: FloatGraph) -> None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hawq.errors import UsageError
+from hawq.scheme_names import canonical_name
 from search.costs import COSTS, Cost
 
 __all__ = ["Budget", "BudgetKind", "parse_budget"]
 
-_FORM = re.compile(r"(?P<cost>[A-Za-z]+)(?P<mark>=|_?)(?P<amount>\d+(?:\.\d*)?|\.\d+)(?P<unit>[A-Za-z]*)")
+_FORM = re.compile(r"(?P<cost>[A-Za-z]+)(?P<mark>=?)(?P<amount>\d+(?:\.\d*)?|\.\d+)(?P<unit>[A-Za-z]*)")
 
 
 class BudgetKind(Enum):
@@ -56,7 +57,7 @@ class Budget:
 def parse_budget(text: str, costs: Mapping[str, Cost] = COSTS) -> Budget:
     """Read a budget: `size0.5`, `bops0.25`, `size=8MB`, `size=7.5MiB`, `bops=72G`, `latency=2.7ms`.
 
-    HAWQ's spellings `modelsize_0.5` and `bops_0.5` are read as well.
+    HAWQ's spellings, `modelsize_0.5` and `bops_0.5`, are read as well, see `canonical_name`.
 
     Args:
         text: the budget.
@@ -65,7 +66,7 @@ def parse_budget(text: str, costs: Mapping[str, Cost] = COSTS) -> Budget:
     Raises:
         UsageError: the text is no budget, its cost or unit is unknown, or a relative amount is outside 0..1.
     """
-    match = _FORM.fullmatch(text.strip())
+    match = _FORM.fullmatch(canonical_name(text))
     if match is None:
         raise UsageError(
             f"{text!r} is no budget; write a relative one such as bops0.5 or an absolute one such as size=8MB "

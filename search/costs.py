@@ -86,7 +86,7 @@ def register_cost(
     return register
 
 
-@register_cost("size", "MiB", {"B": 1, "KB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20}, aliases=("modelsize",))
+@register_cost("size", "MiB", {"B": 1, "KB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20})
 def size(unit: UnitFacts, bits: UnitBits) -> float:
     """Return n * w / 8: bytes of the packed weights (2011.10680, section 3.4)."""
     return unit.weights * bits.weight / 8

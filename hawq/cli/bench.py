@@ -31,13 +31,15 @@ def bench(
     from hawq.cli.session import DataRequest, open_session
     from hawq.integer import IntegerProgram
     from hawq.integer.ops import PixelInput
+    from hawq.schemes import scheme_of
     from hawq.train.float import FloatRequest
     from tvm_export import load, measure
 
     torch.set_num_threads(threads)
     session = open_session(FloatRequest(arch), DataRequest(data, data_path, size=size), run_dir)
-    program = IntegerProgram.load(session.run.program(quant_scheme))
-    compiled = load(session.run.export(quant_scheme, target))
+    scheme = scheme_of(quant_scheme, arch)
+    program = IntegerProgram.load(session.run.program(scheme))
+    compiled = load(session.run.export(scheme, target))
     raw = isinstance(program.input, PixelInput)
     batch, _ = next(session.data.batches("test", compiled.batch, raw=raw))
     image, _ = next(session.data.batches("test", compiled.batch))
@@ -45,7 +47,7 @@ def bench(
     model, image = session.model.to(device), image.to(device)
     with torch.inference_mode():
         figures = {
-            f"{quant_scheme}, {target}": measure(compiled.runner(batch), seconds=seconds),
+            f"{scheme}, {target}": measure(compiled.runner(batch), seconds=seconds),
             "float32, PyTorch": measure(lambda: model(image), seconds=seconds),
         }
     slowest = max(latency.median_ms for latency in figures.values())

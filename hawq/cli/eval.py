@@ -34,6 +34,7 @@ def eval(
     from hawq.cli.console import print_json, print_table
     from hawq.cli.session import DataRequest, open_session
     from hawq.qat.checkpoint import load_quantized
+    from hawq.schemes import scheme_of
     from hawq.train.evaluate import accuracy
     from hawq.train.float import FloatRequest
 
@@ -42,13 +43,13 @@ def eval(
         DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation),
         run_dir,
     )
-    models = {"float": session.model}
-    if session.run.best(quant_scheme).is_file():
-        models[f"{quant_scheme}, integers"] = load_quantized(session.run.best(quant_scheme), session.graph)
+    models, scheme = {"float": session.model}, scheme_of(quant_scheme, arch)
+    if session.run.best(scheme).is_file():
+        models[f"{scheme}, integers"] = load_quantized(session.run.best(scheme), session.graph)
     if target is not None:
         from tvm_export import load
 
-        models[f"{quant_scheme}, {target}"] = load(session.run.export(quant_scheme, target)).logits
+        models[f"{scheme}, {target}"] = load(session.run.export(scheme, target)).logits
     with torch.inference_mode():
         found = {
             name: accuracy(model, session.data.batches("test", 64, limit=images, workers=workers))

@@ -44,6 +44,7 @@ def export(
     from hawq.integer import certify
     from hawq.qat.checkpoint import load_quantized
     from hawq.qat.lower import PixelScaling
+    from hawq.schemes import scheme_of
     from hawq.train.float import FloatRequest
     from tvm_export import export as compile_program
 
@@ -52,7 +53,7 @@ def export(
         DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation),
         run_dir,
     )
-    scheme = Path(quant_scheme).stem if quant_scheme.endswith(".json") else quant_scheme
+    scheme = scheme_of(quant_scheme, network)
     model = load_quantized(checkpoint or session.run.best(scheme), session.graph)
     preprocessing = session.data.preprocessing
     program = model.lower(PixelScaling(preprocessing.mean, preprocessing.std) if pixels else None)

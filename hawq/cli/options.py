@@ -93,7 +93,7 @@ RunDirOption = Annotated[
 ]
 SchemeOption = Annotated[
     str,
-    typer.Option("--quant-scheme", "--scheme", help="uniform8, uniform4, the name of a searched scheme, or a .json."),
+    typer.Option("--quant-scheme", "--scheme", help="uniform8, uniform4, a searched or published scheme, or a .json."),
 ]
 TargetOption = Annotated[str, typer.Option("--target", help="llvm (CPU) or cuda.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU threads, pinned.")]

@@ -35,14 +35,16 @@ def verify(
     from hawq.integer import IntegerProgram
     from hawq.integer.ops import PixelInput
     from hawq.runs import RunDir
+    from hawq.schemes import scheme_of
     from tvm_export import load
     from tvm_export import verify as compare
 
     request = DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation)
     found = open_data(arch, request, seed=0)
     run = RunDir.of(arch, found.name, run_dir)
-    program = IntegerProgram.load(run.program(quant_scheme))
-    compiled = load(run.export(quant_scheme, target))
+    scheme = scheme_of(quant_scheme, arch)
+    program = IntegerProgram.load(run.program(scheme))
+    compiled = load(run.export(scheme, target))
     raw = isinstance(program.input, PixelInput)
     pixels = torch.cat([batch for batch, _ in found.batches("test", 64, limit=images, raw=raw)])
     with console.status(f"comparing {len(pixels)} images"):
@@ -53,5 +55,5 @@ def verify(
     report.raise_if_failed()
     console.print(
         f"bit-exact: {report.integers:,} integers of {len(report.tensors)} tensors equal over {report.images} images "
-        f"({quant_scheme}, {target})"
+        f"({scheme}, {target})"
     )
