@@ -21,7 +21,7 @@ app = typer.Typer(
     "Start with [bold]hawq demo[/bold]; then search, train, export, verify, bench.",
 )
 
-_COMMANDS = ("demo", "search", "train", "eval", "export", "verify", "bench")
+_COMMANDS = ("demo", "search", "costs", "train", "eval", "export", "verify", "bench")
 
 
 def _version(show: bool) -> None:
