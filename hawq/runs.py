@@ -38,6 +38,10 @@ class RunDir:
         """Per-unit costs."""
         return self.root / "costs.json"
 
+    def latency(self, target: str) -> Path:
+        """Latency table of a target: `llvm` or `cuda`."""
+        return self.root / f"latency-{target}.json"
+
     def scheme(self, name: str) -> Path:
         """Folder of one scheme."""
         return self.root / slug(name)

@@ -2,6 +2,8 @@
 
 from search.budgets import Budget, parse_budget
 from search.costs import COSTS, Cost, UnitFacts, total_cost, unit_facts
+from search.latency import LatencyTable, Timing, UniformRun, check_fits, latency_cost
+from search.latency_files import load_table, save_table
 from search.problem import build_problem, options
 from search.scheme import Omega, Question, Scheme, find_scheme, pose, scheme_costs, scheme_name
 from search.solve import Constraint, Problem, Solution, solve
@@ -11,17 +13,24 @@ __all__ = [
     "Budget",
     "Constraint",
     "Cost",
+    "LatencyTable",
     "Omega",
     "Problem",
     "Question",
     "Scheme",
     "Solution",
+    "Timing",
+    "UniformRun",
     "UnitFacts",
     "build_problem",
+    "check_fits",
     "find_scheme",
+    "latency_cost",
+    "load_table",
     "options",
     "parse_budget",
     "pose",
+    "save_table",
     "scheme_costs",
     "scheme_name",
     "solve",

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-__all__ = ["Latency", "measure"]
+__all__ = ["Latency", "measure", "sample", "summary"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ def measure(call: Callable[[], Any], *, seconds: float = 1.0, warmup: int = 5, m
         warmup: calls that are not counted.
         most: runs at most.
     """
+    return summary(sample(call, seconds=seconds, warmup=warmup, most=most))
+
+
+def sample(call: Callable[[], Any], *, seconds: float, warmup: int = 5, most: int = 1000) -> list[float]:
+    """Return the milliseconds of every run; the arguments are those of `measure`."""
     for _ in range(warmup):
         call()
     times: list[float] = []
@@ -47,8 +53,13 @@ def measure(call: Callable[[], Any], *, seconds: float = 1.0, warmup: int = 5, m
         call()
         _synchronize()
         times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def summary(times: ArrayLike) -> Latency:
+    """Return the latency that one or more runs, in milliseconds, add up to."""
     low, median, high = np.percentile(times, [10, 50, 90])
-    return Latency(float(median), float(low), float(high), len(times))
+    return Latency(float(median), float(low), float(high), np.size(times))
 
 
 def _synchronize() -> None:

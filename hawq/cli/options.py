@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from hawq.errors import UsageError
+
 __all__ = [
     "DEFAULT_ARCH",
     "DEFAULT_DATA",
@@ -29,6 +31,7 @@ __all__ = [
     "ThreadsOption",
     "WeightsOption",
     "WorkersOption",
+    "parse_widths",
 ]
 
 DEFAULT_ARCH = "resnet20_cifar10"
@@ -101,3 +104,18 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random ch
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images per batch.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Put one JSON document on stdout.")]
+
+
+def parse_widths(text: str) -> tuple[int, ...]:
+    """Return the widths that `--bits` names, in ascending order.
+
+    Raises:
+        UsageError: it is no list of widths of 2..8.
+    """
+    try:
+        widths = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        widths = ()
+    if not widths or not 2 <= widths[0] <= widths[-1] <= 8:
+        raise UsageError(f"--bits {text!r}: give widths of 2..8 separated by commas, for example 2,4,8")
+    return widths

@@ -193,6 +193,10 @@ class FloatGraph:
         """Return the number of weights of a unit, bias not counted."""
         return self.tensors[self.units[unit].op.weight].numel()  # type: ignore[attr-defined]
 
+    def weight_shape(self, unit: str) -> tuple[int, ...]:
+        """Return the shape of the weights of a unit: (O, I/groups, KH, KW) or (O, F)."""
+        return tuple(self.tensors[self.units[unit].op.weight].shape)  # type: ignore[attr-defined]
+
     def macs(self, unit: str) -> int:
         """Return the multiply-accumulates of a unit for one image: (weights per output value) * (output values)."""
         node = self.units[unit]
