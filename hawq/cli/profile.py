@@ -25,6 +25,9 @@ __all__ = ["profile"]
 _WORTHWHILE = 0.05
 """Share of the time that few bits must save for a latency budget to have something to choose from."""
 
+_DISTURBED = 1.25
+"""Ratio of sum and whole, either way, beyond which a measurement is doubtful."""
+
 
 def profile(
     arch: opt.ArchOption = opt.DEFAULT_ARCH,
@@ -146,15 +149,27 @@ def _report(table: "LatencyTable", found: Mapping["UnitBits", "Profile"]) -> Non
         figures = [f"{ms:.3f}" for ms in (units, rest, total, whole)]
         totals.append([f"uniform{pair}", *figures, f"{total / whole:.2f}"])
     print_table("Network (ms)", ["scheme", "units", "rest", "sum", "whole", "sum / whole"], totals)
-    if (note := _note(table)) is not None:
-        console.print(note, soft_wrap=True)
+    for note in (_disturbance(found), _little_choice(table)):
+        if note is not None:
+            console.print(note, soft_wrap=True)
 
 
 def _cell(timing: "Timing | None") -> str:
     return "-" if timing is None else f"{timing.median_ms:.4f} ({timing.p10_ms:.4f} to {timing.p90_ms:.4f})"
 
 
-def _note(table: "LatencyTable") -> str | None:
+def _disturbance(found: Mapping["UnitBits", "Profile"]) -> str | None:
+    """Say so where the parts do not make up the whole."""
+    ratios = [profile.total_ms / profile.whole.median_ms for profile in found.values()]
+    if all(1 / _DISTURBED < ratio < _DISTURBED for ratio in ratios):
+        return None
+    return (
+        "note: sum and whole disagree, as they do when other programs take CPU time from the threads; measure again on "
+        "an idle machine, with fewer --threads, or for more --seconds"
+    )
+
+
+def _little_choice(table: "LatencyTable") -> str | None:
     """Say so where fewer bits bring little on this target: a latency budget would then choose by noise."""
     uniform = [pair for pair in table.whole if pair.weight == pair.activation]
     if len(uniform) < 2:

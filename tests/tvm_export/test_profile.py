@@ -11,11 +11,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from hawq.bitconfig import UnitBits
+from hawq.cli.profile import _disturbance
 from hawq.cli.profile import profile as profile_command
 from hawq.errors import HawqError, UsageError
 from hawq.graph.trace import trace
 from hawq.hardware import Device
 from search import check_fits, load_table
+from tvm_export import Latency
 from tvm_export import profile as profile_module
 from tvm_export.profile import profile, steps, uniform_program
 
@@ -155,6 +157,13 @@ def test_the_command_takes_batch_bits_and_a_file(place):
     document = json.loads((place / "table.json").read_text())
     assert (document["batch"], document["threads"], document["options"]["bits"]) == (2, 1, "8")
     assert set(document["versions"]) == {"hawq", "torch", "tvm"}
+
+
+@pytest.mark.parametrize(("whole", "doubtful"), [(3.0, False), (2.6, False), (2.0, True), (4.5, True)])
+def test_a_sum_far_from_the_whole_is_doubted(whole, doubtful):
+    unit, rest, undivided = (Latency(ms, ms, ms, 1) for ms in (2.0, 1.0, whole))
+    measured = profile_module.Profile({"conv": unit}, rest, undivided)
+    assert (_disturbance({EIGHT: measured}) is not None) == doubtful
 
 
 @pytest.mark.parametrize(
