@@ -28,10 +28,9 @@ class RunDir:
         """Weights of the float network."""
         return self.root / "float.safetensors"
 
-    @property
-    def sensitivity(self) -> Path:
-        """Per-unit sensitivities, with standard errors."""
-        return self.root / "sensitivity.json"
+    def sensitivity(self, metric: str) -> Path:
+        """Per-unit sensitivities by one metric, sample by sample."""
+        return self.root / f"sensitivity-{metric}.json"
 
     @property
     def costs(self) -> Path:

@@ -1,7 +1,7 @@
 """Find the scheme of a traced network: the bit config that a search ends with, and what it costs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hawq.bitconfig import BitConfig, UnitBits
 from hawq.errors import UsageError
@@ -36,8 +36,8 @@ class Question:
     graph: FloatGraph
     budgets: tuple[Budget, ...]
     allowed: tuple[UnitBits, ...] = options((4, 8))
-    pins: Mapping[str, UnitBits] | None = None
-    costs: Mapping[str, Cost] | None = None
+    pins: Mapping[str, UnitBits] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=lambda: COSTS)
 
     @property
     def name(self) -> str:
@@ -48,6 +48,15 @@ class Question:
     def facts(self) -> dict[str, UnitFacts]:
         """Weights and MACs of every unit."""
         return unit_facts(self.graph)
+
+    def check(self) -> None:
+        """Find what is wrong with the question before anything is measured.
+
+        Raises:
+            UsageError: no budgets, or a pin that matches nothing.
+            HawqError: nothing to search, or budgets that no scheme meets.
+        """
+        solve(pose(self, lambda unit, bits: 0.0))
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -64,12 +73,14 @@ class Scheme:
         solution: of the integer program.
         facts: weights and MACs of every unit.
         totals: scheme -> cost name -> cost of the whole network, for this scheme, `uniform8` and `uniform4`.
+        question: that it answers.
     """
 
     config: BitConfig
     solution: Solution
     facts: Mapping[str, UnitFacts]
     totals: Mapping[str, Mapping[str, float]]
+    question: Question
 
 
 def scheme_name(budgets: Sequence[Budget]) -> str:
@@ -94,7 +105,7 @@ def pose(question: Question, omega: Omega) -> Problem:
     if not question.budgets:
         raise UsageError("a search needs at least one budget, for example bops0.5")
     budgets = list({budget.name: budget for budget in question.budgets}.values())
-    pins = expand_pins(question.pins or {}, question.groups)
+    pins = expand_pins(question.pins, question.groups)
     table = {
         unit: {bits: omega(unit, bits) for bits in ([pins[unit]] if unit in pins else question.allowed)}
         for group in question.groups
@@ -118,5 +129,5 @@ def find_scheme(question: Question, omega: Omega) -> Scheme:
         BitConfig(question.arch, f"uniform{b}", assign(facts, dict.fromkeys(solution.bits, UnitBits(b, b))))
         for b in (8, 4)
     ]
-    totals = {c.scheme: scheme_costs(c, facts, question.costs or COSTS) for c in [config, *uniform]}
-    return Scheme(config, solution, facts, totals)
+    totals = {c.scheme: scheme_costs(c, facts, question.costs) for c in [config, *uniform]}
+    return Scheme(config, solution, facts, totals, question)

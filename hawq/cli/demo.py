@@ -51,14 +51,19 @@ def demo(
 
 def _configs(session: "Session", seed: int) -> list["BitConfig"]:
     """Return the bit configs of the demo's schemes; the searched one is found and written like `hawq search` does."""
-    from hawq.cli.search import measure_session, save_scheme
+    from hawq.cli.scheme_report import save_scheme
+    from hawq.cli.sensitivity import ImageBudget, measure_session
+    from hawq.distributed import World
     from hawq.schemes import resolve_scheme
-    from hawq.sensitivity import Probing
+    from hawq.sensitivity import Sampling
     from search import Question, find_scheme, parse_budget
+    from search.confidence import UntilStable, resample
 
-    sensitivity = measure_session(session, Probing(seed=seed))
-    scheme = find_scheme(Question(session.arch, session.graph, (parse_budget("bops0.5"),)), sensitivity.omega)
-    save_scheme(scheme, sensitivity, session)
+    question = Question(session.arch, session.graph, (parse_budget("bops0.5"),))
+    sampling = Sampling(opt.DEFAULT_METRIC, seed=seed)
+    measured = measure_session(session, sampling, ImageBudget(), UntilStable(question), World())
+    scheme = find_scheme(question, measured.omega)
+    save_scheme(scheme, measured, resample(question, measured), session)
     return [scheme.config if name == scheme.config.scheme else resolve_scheme(name, session.arch, session.graph)
             for name in _SCHEMES]  # fmt: skip
 

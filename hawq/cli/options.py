@@ -10,21 +10,26 @@ from hawq.errors import UsageError
 __all__ = [
     "DEFAULT_ARCH",
     "DEFAULT_DATA",
+    "DEFAULT_METRIC",
     "DEFAULT_SCHEME",
     "ArchOption",
     "BatchSizeOption",
     "DataOption",
     "DataPathOption",
     "DeviceOption",
+    "ForeignTableOption",
     "InterpolationOption",
     "JsonOption",
+    "LatencyTableOption",
     "MeanOption",
+    "MetricOption",
     "NetworkOption",
     "NumClassesOption",
     "PretrainedOption",
     "RunDirOption",
     "SchemeOption",
     "SeedOption",
+    "SensitivityImagesOption",
     "SizeOption",
     "StdOption",
     "TargetOption",
@@ -37,8 +42,9 @@ __all__ = [
 DEFAULT_ARCH = "resnet20_cifar10"
 DEFAULT_DATA = "digits"
 DEFAULT_SCHEME = "bops0.5"
+DEFAULT_METRIC = "hessian-activations"
 
-_FLOAT, _DATA = "Float network", "Data"
+_FLOAT, _DATA, _SENSITIVITY, _COSTS = "Float network", "Data", "Sensitivity", "Costs"
 
 ArchOption = Annotated[
     str,
@@ -100,6 +106,24 @@ SchemeOption = Annotated[
 ]
 TargetOption = Annotated[str, typer.Option("--target", help="llvm (CPU) or cuda.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU threads, pinned.")]
+MetricOption = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        help="hessian, hessian-activations, eigenvalue, fisher, kl, loss or sqnr (docs/metrics).",
+        rich_help_panel=_SENSITIVITY,
+    ),
+]
+SensitivityImagesOption = Annotated[
+    int, typer.Option("--images", min=1, help="Training images at most.", rich_help_panel=_SENSITIVITY)
+]
+LatencyTableOption = Annotated[
+    Path | None,
+    typer.Option("--latency-table", help="Latencies that `hawq profile` measured.", rich_help_panel=_COSTS),
+]
+ForeignTableOption = Annotated[
+    bool, typer.Option("--foreign-table", help="Allow a table of another device.", rich_help_panel=_COSTS)
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images per batch.")]

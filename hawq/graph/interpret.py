@@ -1,15 +1,20 @@
 """Run the canonical graph in float: the reference that sensitivities, calibration and tests compare with."""
 
+from collections.abc import Callable, Mapping
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from hawq.graph import ir
 from hawq.graph.functional import clamp, convolve, pointwise
 
-__all__ = ["run_float"]
+__all__ = ["UnitFunction", "resume_float", "run_float", "run_unit"]
+
+UnitFunction = Callable[[ir.Node, Tensor], Tensor]
+"""Compute what a unit makes of its input, before its clamp."""
 
 
-def run_float(graph: ir.FloatGraph, image: Tensor) -> dict[str, Tensor]:
+def run_float(graph: ir.FloatGraph, image: Tensor, unit: UnitFunction | None = None) -> dict[str, Tensor]:
     """Return every tensor of the graph by name, for a batch of images.
 
     The logits, `result[graph.output]`, equal the model's up to float rounding: spatial means are summed in another
@@ -19,26 +24,50 @@ def run_float(graph: ir.FloatGraph, image: Tensor) -> dict[str, Tensor]:
     Args:
         graph: as `hawq.graph.trace.trace` returns it.
         image: (N, C, H, W), on the device and of the type of the graph's tensors.
+        unit: computes the units in place of `run_unit`.
     """
     found: dict[str, Tensor] = {}
     for node in graph.nodes.values():
-        found[node.name] = _run(node.op, [found[name] for name in node.inputs] or [image], graph)
+        inputs = [found[name] for name in node.inputs] or [image]
+        found[node.name] = _run(node, inputs, graph, unit)
     return found
 
 
-def _run(op: ir.Op, inputs: list[Tensor], graph: ir.FloatGraph) -> Tensor:
-    match op:
+def resume_float(graph: ir.FloatGraph, known: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> Tensor:
+    """Return the logits when some tensors are replaced; only what depends on them is computed again.
+
+    Args:
+        graph: the network.
+        known: every tensor by name, as `run_float` returns them.
+        changed: name -> the tensor that takes its place.
+    """
+    found = dict(changed)
+    for node in graph.nodes.values():
+        if node.name not in found and any(name in found for name in node.inputs):
+            found[node.name] = _run(node, [found.get(name, known[name]) for name in node.inputs], graph, None)
+    return found.get(graph.output, known[graph.output])
+
+
+def run_unit(graph: ir.FloatGraph, node: ir.Node, value: Tensor) -> Tensor:
+    """Return what a unit makes of its input, (N, ...), batch norm included, before its clamp."""
+    match node.op:
+        case ir.Conv2d() as op:
+            result = convolve(value, graph.tensors[op.weight], _tensor(graph, op.bias), op)
+            return _normalise(graph, op.norm, result)
+        case ir.Linear() as op:
+            return _normalise(graph, op.norm, F.linear(value, graph.tensors[op.weight], _tensor(graph, op.bias)))
+    raise TypeError(f"{node.name} is no unit")
+
+
+def _run(node: ir.Node, inputs: list[Tensor], graph: ir.FloatGraph, unit: UnitFunction | None) -> Tensor:
+    match node.op:
         case ir.Input():
             return inputs[0]
-        case ir.Conv2d():
-            value = convolve(inputs[0], graph.tensors[op.weight], _tensor(graph, op.bias), op)
-            return clamp(_normalise(graph, op.norm, value), op.clamp)
-        case ir.Linear():
-            value = F.linear(inputs[0], graph.tensors[op.weight], _tensor(graph, op.bias))
-            return clamp(_normalise(graph, op.norm, value), op.clamp)
-        case ir.Norm():
+        case ir.Conv2d() | ir.Linear() as op:
+            return clamp(unit(node, inputs[0]) if unit else run_unit(graph, node, inputs[0]), op.clamp)
+        case ir.Norm() as op:
             return clamp(_normalise(graph, op.norm, inputs[0]), op.clamp)
-        case _:
+        case op:
             return pointwise(op, inputs)
 
 

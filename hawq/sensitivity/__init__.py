@@ -1,17 +1,20 @@
-"""Estimate what few bits cost each unit: curvature of the loss times the error of the quantized weights."""
+"""Estimate what few bits cost each unit, with standard errors. A metric is one class under `@register_metric`."""
 
-import hawq.sensitivity.hessian  # noqa: F401  (registers itself)
-from hawq.sensitivity.hutchinson import Probing
-from hawq.sensitivity.measure import measure, sensitivity_key
-from hawq.sensitivity.registry import SENSITIVITIES, register_sensitivity
-from hawq.sensitivity.result import Sensitivity, UnitSensitivity
+import hawq.sensitivity.eigenvalue
+import hawq.sensitivity.hutchinson
+import hawq.sensitivity.measured
+import hawq.sensitivity.traces  # noqa: F401  (they register themselves)
+from hawq.sensitivity.measure import Sampling, measure
+from hawq.sensitivity.registry import METRICS, register_metric
+from hawq.sensitivity.result import Operand, Sensitivity, Term, UnitSensitivity
 
 __all__ = [
-    "SENSITIVITIES",
-    "Probing",
+    "METRICS",
+    "Operand",
+    "Sampling",
     "Sensitivity",
+    "Term",
     "UnitSensitivity",
     "measure",
-    "register_sensitivity",
-    "sensitivity_key",
+    "register_metric",
 ]

@@ -1,149 +1,79 @@
-"""Estimate the Hessian trace of several blocks of parameters at once (Hutchinson; 1911.03852, 1912.07145)."""
+"""Estimate the Hessian trace of all units at once from Hessian-vector products (Hutchinson; 1911.03852, 1912.07145).
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import sqrt
+It holds for any loss and any network. For piecewise linear ones `curvature` finds the same traces faster.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from hawq.errors import HawqError
+from hawq.graph.interpret import run_float
+from hawq.sensitivity.folded import weight_name
+from hawq.sensitivity.perturbation import Subject
+from hawq.sensitivity.registry import register_metric
+from hawq.sensitivity.traces import weight_quantities
 
-__all__ = ["Estimate", "Probing", "WeightedLoss", "block_traces"]
+__all__ = ["Hutchinson", "block_traces"]
 
-_PER_ROUND = 4
-"""Probes between two looks at the error; each round computes every batch's gradient once."""
-
-_TRUSTED = 8
-"""Probes from which a standard error is believed; fewer often agree by chance."""
-
-
-@dataclass(frozen=True)
-class Probing:
-    """Decide how many probes are drawn.
-
-    Attributes:
-        relative_error: stop (after 8 probes) when every block's standard error is at most this share of its |trace|,
-            or of the mean |trace| of all blocks where that is larger: no block has to be known better than it matters.
-        max_probes: stop here in any case.
-        seed: of the probes.
-    """
-
-    relative_error: float = 0.1
-    max_probes: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            HawqError: a target that is not positive, or no probes.
-        """
-        if not self.relative_error > 0 or self.max_probes < 1:
-            raise HawqError(
-                f"a relative error of {self.relative_error} and {self.max_probes} probes make no estimate; "
-                "the error must be above 0 and the probes at least 1"
-            )
+_PROBES = 4
+"""Random vectors for one batch; they share its gradient."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Hold a mean over probes.
+@register_metric("hutchinson")
+class Hutchinson:
+    """As `hessian`, with Tr(H_i) = E[v^T H_i v] over random signs v in place of the Gauss-Newton identity."""
 
-    Attributes:
-        mean: the estimate.
-        error: its standard error over the probes, for the given data; infinite after a single probe.
-        probes: how many were drawn.
-    """
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self.quantities = weight_quantities(subject)
 
-    mean: float
-    error: float
-    probes: int
+    def sample(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return Tr(H_i) of every unit, the mean over 4 probes."""
+        graph = self._subject.graph
+        leaves = {unit: self._subject.weight(unit).clone().requires_grad_() for unit in graph.units}
+        probed = replace(graph, tensors={**graph.tensors, **{weight_name(unit): leaf for unit, leaf in leaves.items()}})
 
+        def loss() -> Tensor:
+            return F.cross_entropy(run_float(probed, images)[probed.output], labels)
 
-@dataclass(frozen=True)
-class WeightedLoss:
-    """A loss of one batch, computed anew at every call so that only one graph is in memory, and its share."""
-
-    loss: Callable[[], Tensor]
-    share: float
+        with torch.enable_grad():
+            return block_traces(leaves, loss, _PROBES, generator).mean(0).cpu()
 
 
 def block_traces(
-    parameters: Mapping[str, Tensor],
-    losses: Sequence[WeightedLoss],
-    probing: Probing,
-    on_probe: Callable[[int, float], None] = lambda probes, error: None,
-) -> dict[str, Estimate]:
-    """Estimate the trace of every block's Hessian from joint Hessian-vector products.
+    parameters: Mapping[str, Tensor], loss: Callable[[], Tensor], probes: int, generator: torch.Generator
+) -> Tensor:
+    """Return v_i . (H v)_i of every probe and block, float64, (probes, blocks).
 
     One vector v of independent +-1 spans all blocks. H v is the gradient of g . v, and v_i . (H v)_i has the
     expectation Tr(H_ii): blocks off the diagonal contribute zero on average. For a diagonal Hessian a single probe is
-    exact. Each batch gets its own vectors, which lowers the variance of their weighted sum.
+    exact.
 
     Args:
         parameters: block name -> leaf tensor that requires a gradient.
-        losses: the batches; shares sum to 1. The Hessian is that of the weighted sum.
-        probing: when to stop.
-        on_probe: told the probes drawn so far and the largest relative error after every round.
-
-    Returns:
-        Block name -> trace, in the order of `parameters`.
-
-    Raises:
-        HawqError: no batches, or a product is not finite.
+        loss: computes the loss of one batch.
+        probes: how many random vectors.
+        generator: draws them; on the CPU.
     """
-    if not losses:
-        raise HawqError("a Hessian needs at least one batch of data; given none")
-    generator = torch.Generator().manual_seed(probing.seed)
-    samples: list[list[float]] = []
-    estimates: dict[str, Estimate] = {}
-    while len(samples) < probing.max_probes:
-        count = min(_PER_ROUND, probing.max_probes - len(samples))
-        batches = [_products(list(parameters.values()), part, count, generator) for part in losses]
-        total = torch.stack(batches).sum(0)
-        if not bool(torch.isfinite(total).all()):
-            raise HawqError("the loss has no finite Hessian here; check the weights and the images for NaN or infinity")
-        samples += total.tolist()
-        columns = torch.tensor(samples, dtype=torch.float64)
-        estimates = {name: _estimate(columns[:, i]) for i, name in enumerate(parameters)}
-        worst = _worst_error(list(estimates.values()))
-        on_probe(len(samples), worst)
-        if worst == 0 or (worst <= probing.relative_error and len(samples) >= _TRUSTED):
-            break
-    return estimates
-
-
-def _worst_error(estimates: Sequence[Estimate]) -> float:
-    """Return the largest standard error relative to the block's |trace|, or to the mean |trace| if that is larger."""
-    typical = sum(abs(estimate.mean) for estimate in estimates) / len(estimates) if estimates else 0.0
-    errors = (estimate.error / max(abs(estimate.mean), typical) for estimate in estimates if estimate.error)
-    return max(errors, default=0.0)
-
-
-def _products(parameters: list[Tensor], part: WeightedLoss, count: int, generator: torch.Generator) -> Tensor:
-    """Return share * v_i . (H v)_i, float64, (count, blocks)."""
-    gradients = torch.autograd.grad(part.loss(), parameters, create_graph=True, materialize_grads=True)
+    leaves = list(parameters.values())
+    gradients = torch.autograd.grad(loss(), leaves, create_graph=True, materialize_grads=True)
     curved = [gradient for gradient in gradients if gradient.requires_grad]
     rows = []
-    for probe in range(count):
-        vectors = [_signs(parameter, generator) for parameter in parameters]
+    for probe in range(probes):
+        vectors = [_signs(leaf, generator) for leaf in leaves]
         directions = [v for v, gradient in zip(vectors, gradients, strict=True) if gradient.requires_grad]
-        products: Sequence[Tensor] = (
-            torch.autograd.grad(curved, parameters, directions, retain_graph=probe + 1 < count, materialize_grads=True)
+        products = (
+            torch.autograd.grad(curved, leaves, directions, retain_graph=probe + 1 < probes, materialize_grads=True)
             if curved
-            else [torch.zeros_like(parameter) for parameter in parameters]
+            else [torch.zeros_like(leaf) for leaf in leaves]
         )
         rows.append(torch.stack([(v.double() * hv).sum() for v, hv in zip(vectors, products, strict=True)]))
-    return part.share * torch.stack(rows).detach().cpu()
+    return torch.stack(rows).detach()
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
     """Return independent +1/-1 of the shape of a tensor; drawn on the CPU, so that every device gets the same."""
     return (torch.randint(0, 2, like.shape, generator=generator) * 2 - 1).to(like)
-
-
-def _estimate(samples: Tensor) -> Estimate:
-    count = samples.numel()
-    error = float(samples.std()) / sqrt(count) if count > 1 else float("inf")
-    return Estimate(float(samples.mean()), error, count)

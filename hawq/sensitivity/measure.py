@@ -1,78 +1,153 @@
-"""Measure sensitivities once for each network, data and options, and find them again."""
+"""Measure sensitivities batch by batch until they suffice, and find again what was measured before."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hawq import __version__
-from hawq.errors import HawqError, UsageError
+from hawq.distributed import World
+from hawq.errors import HawqError
 from hawq.graph.ir import FloatGraph
-from hawq.sensitivity.hutchinson import Probing
-from hawq.sensitivity.registry import SENSITIVITIES, Batch, OnProbe
-from hawq.sensitivity.result import Sensitivity
+from hawq.sensitivity.perturbation import prepare
+from hawq.sensitivity.registry import Batch, Metric, metric
+from hawq.sensitivity.result import Sensitivity, UnitSensitivity
 
-__all__ = ["measure", "sensitivity_key"]
+__all__ = ["ROUND", "Sampling", "measure"]
+
+ROUND = 8
+"""Batches between two looks at what was found."""
+
+Sample = tuple[tuple[str, int], tuple[float, ...]]
+"""Hash and number of images of a batch, and what was measured on it."""
 
 
-def sensitivity_key(method: str, graph: FloatGraph, batches: Sequence[Batch], probing: Probing) -> str:
-    """Return the SHA-256 of everything a measurement depends on: method, network, weights, images, labels, options."""
-    digest = hashlib.sha256(repr((method, tuple(graph.nodes.values()), graph.output, probing)).encode())
-    for name in sorted(graph.tensors):
-        digest.update(name.encode())
-        _update(digest, graph.tensors[name])
-    for images, labels in batches:
-        _update(digest, images)
-        _update(digest, labels)
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class Sampling:
+    """Say how sensitivities are measured.
+
+    Attributes:
+        metric: registered name.
+        widths: bits to measure; some metrics know all of 2..8 at once.
+        seed: of random vectors.
+    """
+
+    metric: str
+    widths: tuple[int, ...] = (4, 8)
+    seed: int = 0
 
 
 def measure(
-    method: str,
     graph: FloatGraph,
-    batches: Sequence[Batch],
-    probing: Probing,
+    sampling: Sampling,
+    batches: Iterable[Batch],
     cache: Path,
-    on_probe: OnProbe = lambda probes, error: None,
-) -> tuple[Sensitivity, bool]:
-    """Return the sensitivities of a network and whether they were read from the cache.
+    enough: Callable[[Sensitivity], bool] = lambda found: False,
+    world: World | None = None,
+) -> Sensitivity:
+    """Return the sensitivities of a network.
+
+    Every batch is one sample, measured by itself with a random generator of its own: the result depends neither on
+    how many processes share the work nor on whether it was interrupted.
 
     Args:
-        method: registered name.
-        graph: the float network.
-        batches: images and labels on the network's device.
-        probing: how many probes.
-        cache: file they are kept in; replaced when it holds another measurement.
-        on_probe: follows the progress.
+        graph: the float network, on the device to compute on.
+        sampling: what to measure.
+        batches: images and labels; memory is bounded by the largest batch.
+        cache: file of the samples; those of another network, metric or batch are measured anew, the others are kept.
+            It is written after every round of 8 batches.
+        enough: told what was found after every round; True ends the measurement.
+        world: processes that share the batches.
 
     Raises:
-        UsageError: the method is unknown.
+        UsageError: the metric is unknown.
+        HawqError: no batches, or numbers that are not finite.
     """
-    if method not in SENSITIVITIES:
-        raise UsageError(f"sensitivity {method!r} is unknown; known are {', '.join(SENSITIVITIES)}")
-    key = sensitivity_key(method, graph, batches, probing)
-    if cache.is_file():
-        try:
-            found = Sensitivity.load(cache)
-        except HawqError:
-            found = None  # a broken cache is no reason to stop: it is measured and written again
-        if found is not None and found.key == key:
-            return found, True
-    measured = SENSITIVITIES[method](graph, batches, probing, on_probe)
-    options = {**asdict(probing), "images": sum(len(labels) for _, labels in batches)}
-    environment = {"hawq": __version__, "torch": torch.__version__, "device": str(_device(graph))}
-    result = Sensitivity(method, key, options, measured.probes, environment, measured.units)
-    result.save(cache)
-    return result, False
+    make, world = metric(sampling.metric), world or World()
+    source = iter(batches)
+    device = next(iter(graph.tensors.values())).device
+    measured = make(prepare(graph, sampling.widths))
+    key = _key(graph, sampling, measured)
+    known = _known(cache, key)
+    samples: list[Sample] = []
+    found: Sensitivity | None = None
+    while upcoming := list(islice(source, ROUND)):
+        fresh: dict[int, Sample] = {}
+        complete = True
+        for index, (images, labels) in enumerate(upcoming, start=len(samples)):
+            identity = (_digest(images, labels), len(labels))
+            if index < len(known) and known[index][0] == identity:
+                fresh[index] = known[index]
+                continue
+            complete = False
+            if world.owns(index):
+                generator = torch.Generator().manual_seed(sampling.seed * 1_000_003 + index)
+                values = measured.sample(images.to(device), labels.to(device), generator)
+                fresh[index] = (identity, tuple(values.tolist()))
+        samples += world.join(fresh).values()
+        found = _assemble(graph, sampling, key, measured, samples, str(device))
+        if world.leads and not complete:
+            found.save(cache)
+        if enough(found):
+            break
+    if found is None:
+        raise HawqError("sensitivities need at least one batch of images; given none")
+    return found
+
+
+def _assemble(
+    graph: FloatGraph, sampling: Sampling, key: str, measured: Metric, samples: list[Sample], device: str
+) -> Sensitivity:
+    if not bool(torch.isfinite(torch.tensor([values for _, values in samples])).all()):
+        raise HawqError("sensitivities are not finite; check the weights and the images for NaN or infinity")
+    columns = zip(*(values for _, values in samples), strict=True)
+    terms = [replace(q.term, samples=column) for q, column in zip(measured.quantities, columns, strict=True)]
+    units = {
+        unit: UnitSensitivity(
+            graph.weights(unit),
+            tuple(term for q, term in zip(measured.quantities, terms, strict=True) if q.unit == unit),
+        )
+        for unit in graph.units
+    }
+    environment = {"hawq": __version__, "torch": torch.__version__, "device": device}
+    batches = tuple(identity for identity, _ in samples)
+    return Sensitivity(sampling.metric, key, batches, asdict(sampling), environment, units)
+
+
+def _known(cache: Path, key: str) -> list[Sample]:
+    """Return the samples that were measured before for the same key."""
+    try:
+        found = Sensitivity.load(cache)
+    except HawqError:
+        return []  # none yet, or a broken one: it is measured and written again
+    if found.key != key:
+        return []
+    columns = [term.samples for unit in found.units.values() for term in unit.terms]
+    return list(zip(found.batches, zip(*columns, strict=True), strict=True))
+
+
+def _key(graph: FloatGraph, sampling: Sampling, measured: Metric) -> str:
+    """Return the SHA-256 of all that a sample depends on but its batch: metric, network, weights, seed."""
+    quantities = [(q.unit, q.term.operand, sorted(q.term.factor)) for q in measured.quantities]
+    head = (sampling.metric, sampling.seed, quantities, tuple(graph.nodes.values()), graph.output)
+    digest = hashlib.sha256(repr(head).encode())
+    for name in sorted(graph.tensors):
+        digest.update(name.encode())
+        _update(digest, graph.tensors[name])
+    return digest.hexdigest()
+
+
+def _digest(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        _update(digest, tensor)
+    return digest.hexdigest()[:16]
 
 
 def _update(digest: "hashlib._Hash", tensor: Tensor) -> None:
     digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-
-
-def _device(graph: FloatGraph) -> torch.device:
-    return next(iter(graph.tensors.values())).device

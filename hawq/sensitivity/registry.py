@@ -1,42 +1,71 @@
-"""Register the estimators of sensitivity by name."""
+"""Register the metrics of sensitivity by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from hawq.graph.ir import FloatGraph
-from hawq.sensitivity.hutchinson import Probing
-from hawq.sensitivity.result import UnitSensitivity
+from hawq.errors import UsageError
+from hawq.sensitivity.perturbation import Subject
+from hawq.sensitivity.result import Term
 
-__all__ = ["SENSITIVITIES", "Batch", "Estimator", "Measurement", "OnProbe", "register_sensitivity"]
+__all__ = ["METRICS", "Batch", "Metric", "Quantity", "metric", "register_metric"]
 
 Batch = tuple[Tensor, Tensor]
 """Images, float32, (N, C, H, W), and labels, int64, (N,)."""
 
-OnProbe = Callable[[int, float], None]
-"""Told the probes drawn so far and the largest relative error."""
-
 
 @dataclass(frozen=True)
-class Measurement:
-    """Hold what an estimator found: unit -> sensitivity, and how many probes it drew."""
+class Quantity:
+    """Say what one number of a sample stands for: a term of a unit's Omega."""
 
-    units: Mapping[str, UnitSensitivity]
-    probes: int
-
-
-Estimator = Callable[[FloatGraph, Sequence[Batch], Probing, OnProbe], Measurement]
-
-SENSITIVITIES: dict[str, Estimator] = {}
-"""Every registered estimator by name."""
+    unit: str
+    term: Term
 
 
-def register_sensitivity(name: str) -> Callable[[Estimator], Estimator]:
-    """Register the decorated function as the estimator `name`."""
+class Metric(Protocol):
+    """Measure one batch at a time; the mean over batches is the result.
 
-    def register(estimator: Estimator) -> Estimator:
-        SENSITIVITIES[name] = estimator
-        return estimator
+    Attributes:
+        quantities: what the numbers of a sample stand for, unit by unit in the order of the network.
+    """
+
+    quantities: tuple[Quantity, ...]
+
+    def sample(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the mean over the images of every quantity, float64, (quantities,), on the CPU.
+
+        Args:
+            images: float32, (N, C, H, W).
+            labels: int64, (N,).
+            generator: of random vectors, on the CPU; it belongs to this batch alone.
+        """
+
+
+_Factory = Callable[[Subject], Metric]
+
+METRICS: dict[str, _Factory] = {}
+"""Every registered metric by name."""
+
+
+def register_metric(name: str) -> Callable[[_Factory], _Factory]:
+    """Register the decorated class as the metric `name`."""
+
+    def register(factory: _Factory) -> _Factory:
+        METRICS[name] = factory
+        return factory
 
     return register
+
+
+def metric(name: str) -> _Factory:
+    """Return a registered metric.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if name not in METRICS:
+        raise UsageError(f"metric {name!r} is unknown; known are {', '.join(METRICS)}")
+    return METRICS[name]

@@ -46,7 +46,7 @@ FOUR_OR_EIGHT = options((4, 8))
 
 def _find(graph, *budgets, allowed=FOUR_OR_EIGHT, pins=None, **dear):
     budgets = tuple(parse_budget(text) for text in budgets)
-    return find_scheme(Question("net", graph, budgets, allowed, pins), _omega(**dear))
+    return find_scheme(Question("net", graph, budgets, allowed, pins or {}), _omega(**dear))
 
 
 def test_ties_and_pinned_units_come_from_the_graph(graph):
