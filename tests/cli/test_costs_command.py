@@ -55,3 +55,19 @@ def test_size_and_classes_change_the_costs(place):
         "weights": 5120, "macs": 5120, "bits": {"weight": 8, "activation": 8}, "size": 5120, "bops": 5120 * 64,
     }  # fmt: skip
     assert document["paper_accounting"] is None
+
+
+def test_a_latency_table_adds_a_column(place):
+    plain, _ = _costs("--scheme", "uniform8")
+    assert plain["latency"] is None
+    layers = [
+        {"name": name, "params": unit["weights"], "macs": unit["macs"], "latency_int4": 1.0, "latency_int8": 2.0}
+        for name, unit in list(plain["units"].items())[1:-1]
+    ]
+    (place / "table.json").write_text(json.dumps({"models": {"resnet20_cifar10": {"layers": layers}}}))
+    document, printed = _costs("--scheme", "uniform4", "--latency-table", "table.json")
+    assert document["latency"] == "published, Tesla T4 (sm_75), batch 8"
+    assert document["units"]["features.stage1.unit1.body.conv1.conv"]["latency"] == 1
+    assert {name: total["latency"] for name, total in document["totals"].items()} == {"uniform4": 20, "uniform8": 40}
+    assert "latency (ms)" in printed
+    assert "latency: published, Tesla T4 (sm_75), batch 8; the sum over units" in printed
