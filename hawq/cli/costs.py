@@ -22,9 +22,7 @@ def costs(
     num_classes: Annotated[
         int | None, typer.Option("--num-classes", min=1, help="Classes.", show_default="the library's")
     ] = None,
-    latency_table: Annotated[
-        Path | None, typer.Option("--latency-table", help="Latencies that `hawq profile` measured.")
-    ] = None,
+    latency_table: opt.LatencyTableOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
     """Print size and bit operations of a scheme, unit by unit, beside the published figures where there are any.
