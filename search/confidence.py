@@ -24,14 +24,15 @@ class Confidence:
         solution: under the sensitivities as measured.
         changes: searched unit -> share of the resamples in which its bits differ, 0..1.
         agreement: share of the resamples whose whole scheme is the same, 0..1.
-        regret: mean over the resamples of how much the scheme's sum of Omega exceeds the best one's, relative to it.
+        regret: mean over the resamples of how much the scheme's sum of Omega exceeds the best one's, relative to it;
+            None without resamples.
         resamples: how many.
     """
 
     solution: Solution
     changes: Mapping[str, float]
     agreement: float
-    regret: float
+    regret: float | None
     resamples: int
 
 
@@ -49,7 +50,7 @@ def resample(question: Question, sensitivity: Sensitivity, resamples: int = 50, 
     solution = solve(pose(question, sensitivity.omega))
     count = len(sensitivity.shares)
     if count < 2:
-        return Confidence(solution, dict.fromkeys(solution.bits, 1.0), 0.0, float("inf"), 0)
+        return Confidence(solution, dict.fromkeys(solution.bits, 1.0), 0.0, None, 0)
     generator = torch.Generator().manual_seed(seed)
     changed: Counter[str] = Counter()
     same, regret = 0, 0.0

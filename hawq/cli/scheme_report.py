@@ -94,7 +94,7 @@ def omega_text(measured: "Sensitivity", unit: str, bits: UnitBits) -> str:
 
 
 def _verdict(sure: "Confidence", agreement: float) -> str:
-    if not sure.resamples:
+    if sure.regret is None:
         return "not stable: a single batch cannot be resampled; measure more --images or smaller --batch-size"
     share = f"{sure.agreement:.0%} of {sure.resamples} resamples give this very scheme"
     if sure.agreement >= agreement:

@@ -98,6 +98,8 @@ def search(
     from search.confidence import UntilStable, resample
 
     widths, pins = opt.parse_widths(bits), dict(map(_pin, pin))
+    pinned_widths = {width for chosen in pins.values() for width in chosen}
+    sampling = Sampling(metric, tuple(sorted({*widths, *pinned_widths})), seed)
     kinds = question_costs(latency_table, arch, None, foreign_table)
     budgets = tuple(parse_budget(text, kinds) for text in budget)
     group = world()
@@ -108,8 +110,6 @@ def search(
     if latency_table is not None:
         question_costs(latency_table, arch, session.graph, foreign_table)
     question = Question(arch, session.graph, budgets, options(widths, apart=apart), pins, kinds)
-    pinned_widths = {width for chosen in pins.values() for width in chosen}
-    sampling = Sampling(metric, tuple(sorted({*widths, *pinned_widths})), seed)
     question.check()
     measured = measure_session(
         session,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -40,6 +40,14 @@ class Sampling:
     widths: tuple[int, ...] = (4, 8)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Check the metric.
+
+        Raises:
+            UsageError: it is unknown.
+        """
+        metric(self.metric)
+
 
 def measure(
     graph: FloatGraph,
@@ -64,7 +72,6 @@ def measure(
         world: processes that share the batches.
 
     Raises:
-        UsageError: the metric is unknown.
         HawqError: no batches, or numbers that are not finite.
     """
     make, world = metric(sampling.metric), world or World()
@@ -114,8 +121,9 @@ def _assemble(
         for unit in graph.units
     }
     environment = {"hawq": __version__, "torch": torch.__version__, "device": device}
+    options = {"widths": list(sampling.widths), "seed": sampling.seed}
     batches = tuple(identity for identity, _ in samples)
-    return Sensitivity(sampling.metric, key, batches, asdict(sampling), environment, units)
+    return Sensitivity(sampling.metric, key, batches, options, environment, units)
 
 
 def _known(cache: Path, key: str) -> list[Sample]:
