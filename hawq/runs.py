@@ -37,6 +37,11 @@ class RunDir:
         """Per-unit costs."""
         return self.root / "costs.json"
 
+    @property
+    def pareto(self) -> Path:
+        """Front of sensitivity against each cost; its figure lies beside it as `.png`."""
+        return self.root / "pareto.json"
+
     def latency(self, target: str) -> Path:
         """Latency table of a target: `llvm` or `cuda`."""
         return self.root / f"latency-{target}.json"

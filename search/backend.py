@@ -1,4 +1,4 @@
-"""Hand a choice problem to a MILP solver through PuLP: HiGHS, or CBC where HiGHS is missing."""
+"""Hand a choice problem, or its relaxation, to a solver through PuLP: HiGHS, or CBC where HiGHS is missing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pulp
 from hawq.bitconfig import UnitBits
 from hawq.errors import HawqError
 
-__all__ = ["SOLVERS", "Choice", "Found", "Row", "minimise"]
+__all__ = ["SOLVERS", "Choice", "Found", "Row", "minimise", "relax"]
 
 Choice = tuple[int, UnitBits]
 """Index of a tie group, and the bits its units get."""
@@ -18,10 +18,17 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Row:
-    """State sum(coefficients of the chosen) <= bound."""
+    """State sum(coefficients of the chosen) <= bound.
+
+    Attributes:
+        coefficients: of every choice.
+        bound: on their sum.
+        scale: what both were divided by, in the unit of the cost.
+    """
 
     coefficients: Mapping[Choice, float]
     bound: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -98,31 +105,72 @@ def minimise(
     Raises:
         HawqError: no solver is installed, or none found an assignment in time.
     """
-    program, variables = _program(choices, objective, rows)
+    program, variables = _program(choices, objective, rows, pulp.LpBinary)
+    solver, backend = _installed(solvers, time_limit)
+    program.solve(backend)
+    if program.status == pulp.LpStatusInfeasible:
+        return None
+    if program.status != pulp.LpStatusOptimal:
+        raise HawqError(f"{solver.name} found no assignment in {time_limit:g} s; raise the budget a little")
+    chosen = tuple(choice for choice in choices if variables[choice].value() > 0.5)
+    optimal = program.sol_status == pulp.LpSolutionOptimal
+    value = sum(objective[choice] for choice in chosen)
+    return Found(chosen, 0.0 if optimal else max(0.0, value - solver.bound(program)), optimal, solver.name)
+
+
+def relax(
+    choices: Sequence[Choice],
+    objective: Mapping[Choice, float],
+    rows: Sequence[Row],
+    time_limit: float = 60.0,
+    solvers: Sequence[str] = SOLVERS,
+) -> tuple[float, ...] | None:
+    """Let every group mix its choices in shares that sum to 1, and return what a little more of each bound is worth.
+
+    Args:
+        choices: as for `minimise`.
+        objective: as for `minimise`.
+        rows: as for `minimise`.
+        time_limit: seconds.
+        solvers: as for `minimise`.
+
+    Returns:
+        Row by row, by how much the least objective falls for each unit that the bound rises (the dual of the linear
+        program with its sign turned, 0 or more); None where no mixture meets the rows.
+
+    Raises:
+        HawqError: no solver is installed, or none finished in time.
+    """
+    program, _ = _program(choices, objective, rows, pulp.LpContinuous)
+    solver, backend = _installed(solvers, time_limit)
+    program.solve(backend)
+    if program.status == pulp.LpStatusInfeasible:
+        return None
+    if program.status != pulp.LpStatusOptimal:
+        raise HawqError(f"{solver.name} did not solve the relaxation in {time_limit:g} s")
+    duals = (program.get_constraint_by_name(_row_name(index)).pi for index in range(len(rows)))
+    return tuple(max(0.0, -float(dual)) for dual in duals)
+
+
+def _installed(solvers: Sequence[str], time_limit: float) -> tuple[_Solver, pulp.LpSolver]:
     for solver in _SOLVERS:
-        if solver.name not in solvers:
-            continue
-        backend = solver.make(time_limit)
-        if not backend.available():
-            continue
-        program.solve(backend)
-        if program.status == pulp.LpStatusInfeasible:
-            return None
-        if program.status != pulp.LpStatusOptimal:
-            raise HawqError(f"{solver.name} found no assignment in {time_limit:g} s; raise the budget a little")
-        chosen = tuple(choice for choice in choices if variables[choice].value() > 0.5)
-        optimal = program.sol_status == pulp.LpSolutionOptimal
-        value = sum(objective[choice] for choice in chosen)
-        return Found(chosen, 0.0 if optimal else max(0.0, value - solver.bound(program)), optimal, solver.name)
+        if solver.name in solvers and (backend := solver.make(time_limit)).available():
+            return solver, backend
     raise HawqError("no MILP solver is installed; pip install highspy")
 
 
+def _row_name(index: int) -> str:
+    return f"row_{index}"
+
+
 def _program(
-    choices: Sequence[Choice], objective: Mapping[Choice, float], rows: Sequence[Row]
+    choices: Sequence[Choice], objective: Mapping[Choice, float], rows: Sequence[Row], category: str
 ) -> tuple[pulp.LpProblem, dict[Choice, pulp.LpVariable]]:
     program = pulp.LpProblem("bits", pulp.LpMinimize)
     variables = {
-        (index, bits): program.add_variable(f"x_{index:04d}_w{bits.weight}_a{bits.activation}", cat=pulp.LpBinary)
+        (index, bits): program.add_variable(
+            f"x_{index:04d}_w{bits.weight}_a{bits.activation}", lowBound=0, cat=category
+        )
         for index, bits in choices
     }
     program += pulp.lpSum(objective[choice] * variables[choice] for choice in choices)
@@ -131,6 +179,7 @@ def _program(
         by_group.setdefault(choice[0], []).append(variables[choice])
     for group in by_group.values():
         program += pulp.lpSum(group) == 1
-    for row in rows:
-        program += pulp.lpSum(row.coefficients[choice] * variables[choice] for choice in choices) <= row.bound
+    for index, row in enumerate(rows):
+        total = pulp.lpSum(row.coefficients[choice] * variables[choice] for choice in choices)
+        program += total <= row.bound, _row_name(index)
     return program, variables

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from hawq.bitconfig import UnitBits
 from hawq.errors import HawqError
-from search.backend import Choice, Row, minimise
+from search.backend import Choice, Row, minimise, relax
 
-__all__ = ["Constraint", "Problem", "Solution", "solve"]
+__all__ = ["Constraint", "Problem", "Solution", "shadow_prices", "solve"]
 
 _TOLERANCE = 1e-9
 """Limits may be exceeded, and objectives called equal, by this share: the rounding of float64 sums."""
@@ -125,6 +125,31 @@ def solve(problem: Problem, time_limit: float = 60.0) -> Solution:
     )
 
 
+def shadow_prices(problem: Problem) -> dict[str, float]:
+    """Return by how much the sum of Omega falls for each plain unit (byte, bit operation, ms) that a limit rises.
+
+    These are the duals of the linear program that lets a unit be at 8 bits in part. Where its optimum has no such unit
+    the price jumps there, and the solver names one of the values between.
+
+    Args:
+        problem: what was solved.
+
+    Returns:
+        Budget name -> price, 0 or more; 0 where the limit does not bind.
+
+    Raises:
+        HawqError: no assignment meets every limit.
+    """
+    choices = _choices(problem)
+    rows = [_row(problem, choices, constraint) for constraint in problem.constraints]
+    objective, scale = _objective(problem, choices)
+    prices = None if _out_of_reach(problem) else relax(choices, objective, rows)
+    if prices is None:
+        raise HawqError(_explain(problem, choices, 60.0))
+    names = (constraint.name for constraint in problem.constraints)
+    return {name: price * scale / row.scale for name, price, row in zip(names, prices, rows, strict=True)}
+
+
 def _choices(problem: Problem) -> list[Choice]:
     choices = []
     for index, group in enumerate(problem.groups):
@@ -156,7 +181,9 @@ def _row(problem: Problem, choices: Sequence[Choice], constraint: Constraint) ->
     scale = max(map(abs, costs.values()), default=0.0) or 1.0
     slack = _TOLERANCE * abs(constraint.limit)
     return Row(
-        {choice: cost / scale for choice, cost in costs.items()}, (constraint.limit + slack - constraint.fixed) / scale
+        {choice: cost / scale for choice, cost in costs.items()},
+        (constraint.limit + slack - constraint.fixed) / scale,
+        scale,
     )
 
 

@@ -21,7 +21,7 @@ app = typer.Typer(
     "Start with [bold]hawq demo[/bold]; then search, train, export, verify, bench.",
 )
 
-_COMMANDS = ("demo", "search", "costs", "train", "eval", "export", "verify", "bench", "profile")
+_COMMANDS = ("demo", "search", "explain", "costs", "train", "eval", "export", "verify", "bench", "profile")
 
 
 def _version(show: bool) -> None:

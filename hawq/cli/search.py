@@ -1,6 +1,5 @@
 """`hawq search`: choose the bits of every unit from sensitivities and budgets."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -128,7 +127,7 @@ def search(
     if pareto:
         from hawq.cli.pareto import draw_fronts
 
-        facts["pareto"] = draw_fronts(replace(question, budgets=()), measured, session.run)
+        facts["pareto"] = draw_fronts(scheme, measured, session.run)
     point_on(scheme.config.scheme if output is None else str(output), path, given)
     if as_json:
         print_json({"scheme": scheme.config.scheme, "path": str(path), **facts})
