@@ -31,6 +31,10 @@ class World:
         """Whether this process is the one that prints and writes."""
         return self.rank == 0
 
+    def device(self, name: str) -> str:
+        """Return the device of this process: `cuda` becomes the GPU that torchrun's LOCAL_RANK names."""
+        return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and self.size > 1 else name
+
     def owns(self, index: int) -> bool:
         """Tell whether the piece of work with this index is this process's."""
         return index % self.size == self.rank
@@ -54,7 +58,9 @@ class World:
 
 
 def world() -> World:
-    """Return the world of this process; under torchrun connect to the others (gloo).
+    """Return the world of this process; under torchrun connect to the others.
+
+    What travels are a few numbers for each batch, as Python objects through gloo, whatever device computes them.
 
     Under torchrun every process computes with one thread unless OMP_NUM_THREADS says otherwise, so that the results do
     not depend on the number of processes.

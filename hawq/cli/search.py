@@ -113,7 +113,7 @@ def search(
     measured = measure_session(
         session,
         sampling,
-        ImageBudget(images, batch_size, workers, device),
+        ImageBudget(images, batch_size, workers, group.device(device)),
         UntilStable(question, rel_error, agreement),
         group,
     )
