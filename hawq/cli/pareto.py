@@ -100,7 +100,7 @@ def _print(costs: Mapping[str, Cost], name: str, front: Sequence[FrontPoint]) ->
     for point in front:
         counts = Counter(str(bits) for bits in point.bits.values())
         spread = ", ".join(f"{count} at {bits}" for bits, count in sorted(counts.items()))
-        limit = "-" if point.alpha is None else f"{point.alpha:g}"
+        limit = "-" if point.alpha is None else f"{point.alpha:.4g}"
         figures = [f"{cost.scaled(point.costs[kind]):.4g}" for kind, cost in costs.items()]
         rows.append([limit, *figures, f"{point.objective:.4g}", spread])
     header = ["alpha", *(f"{kind} ({cost.symbol})" for kind, cost in costs.items()), "sum of Omega", "units, by bits"]
@@ -108,7 +108,7 @@ def _print(costs: Mapping[str, Cost], name: str, front: Sequence[FrontPoint]) ->
         f"Front of {name}: the least sum of Omega at each limit",
         header,
         rows,
-        caption=f"alpha: the limit, as in --budget {name}0.5; repeated schemes are left out",
+        caption=f"alpha: the limit, as in --budget {name}0.5; repeated schemes left out",
     )
 
 

@@ -88,6 +88,33 @@ def test_a_name_of_the_users_own_says_why_it_has_no_prices(place):
     assert "no prices, because the scheme's name does not tell its budgets: 'mine' is no budget" in result.stderr
 
 
+def test_a_latency_table_adds_a_front_a_column_and_a_price(place):
+    run_command(search, "-o", "mine.json")
+    facts = read_json(place / "run" / "costs.json", "hawq-costs", 1)["units"]
+    layers = [
+        {
+            "name": unit,
+            "params": facts[unit]["weights"],
+            "macs": facts[unit]["macs"],
+            "latency_int4": 1,
+            "latency_int8": 2,
+        }
+        for unit in UNITS
+    ]
+    (place / "table.json").write_text(json.dumps({"models": {"net.py:tiny": {"layers": layers}}}))
+    table = ("--latency-table", "table.json")
+    run_command(search, "--pareto", "--budget", "latency0.5", *table)
+    front = read_json(place / "run" / "pareto.json", "hawq-pareto", 1)["fronts"]["latency"]
+    assert [point["costs"]["latency"] for point in front] == [4, 5, 6, 7, 8]
+    document = json.loads(run_command(explain, "--json", "latency0.5", *table).stdout)
+    assert document["budgets"]["latency0.5"]["limit"] == 6
+    assert document["budgets"]["latency0.5"]["price"] > 0
+    assert {len(step["before"]) * (1 if step["omega"] < 0 else -1) for step in document["steps"]} == {
+        step["costs"]["latency"] for step in document["steps"]
+    }
+    assert "latency needs a table measured on the target" in run_command(explain, "latency0.5").stderr
+
+
 def test_a_scheme_that_nobody_searched_is_refused(place):
     with pytest.raises(HawqError, match=r"make it with `hawq search -a net\.py:tiny --budget size0\.5`"):
         run_command(explain, "size0.5")
