@@ -108,6 +108,7 @@ def facts_of(
             {
                 "before": _bits(step.before),
                 "after": _bits(step.after),
+                "up": step.up,
                 "omega": step.omega,
                 "costs": step.costs,
                 "worth": step.worth,

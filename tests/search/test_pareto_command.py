@@ -75,6 +75,7 @@ def test_uniform_schemes_have_steps_but_no_prices(place):
     assert document["budgets"] == {}
     assert len(document["steps"]) == 2 * 3
     assert all(step["worth"] is None for step in document["steps"])
+    assert [step["up"] for step in document["steps"]] == [True, False] * 3
     assert "of price" not in result.stderr
 
 
