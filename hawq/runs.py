@@ -28,6 +28,11 @@ class RunDir:
         """Weights of the float network."""
         return self.root / "float.safetensors"
 
+    @property
+    def distilled(self) -> Path:
+        """Images distilled from the float network."""
+        return self.root / "distilled.safetensors"
+
     def sensitivity(self, metric: str) -> Path:
         """Per-unit sensitivities by one metric, sample by sample."""
         return self.root / f"sensitivity-{metric}.json"

@@ -78,7 +78,9 @@ NumClassesOption = Annotated[
 DataOption = Annotated[
     str,
     typer.Option(
-        "--data", help="digits (embedded), cifar10, cifar100, npz, imagefolder, or a path.", rich_help_panel=_DATA
+        "--data",
+        help="digits (embedded), cifar10, cifar100, npz, imagefolder, a path, or distilled (from the weights).",
+        rich_help_panel=_DATA,
     ),
 ]
 DataPathOption = Annotated[

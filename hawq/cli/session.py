@@ -10,6 +10,7 @@ from torch import nn
 
 from hawq.cli.console import console, progress
 from hawq.data import ImageData, load_data
+from hawq.data.distilled import DISTILLED, distilled_data, distilled_preprocessing
 from hawq.errors import UsageError
 from hawq.graph.ir import FloatGraph
 from hawq.graph.trace import trace
@@ -26,7 +27,7 @@ class DataRequest:
     """Say which images are wanted, and what of their preprocessing is overridden.
 
     Attributes:
-        name: of the data set, or a path that is recognised by its content.
+        name: of the data set, or a path that is recognised by its content; `distilled` needs none.
         path: folder or file; None for the embedded digits.
         percentage: fraction of the training set that is used, 0..1.
         size: of the images in pixels.
@@ -66,10 +67,14 @@ class Session:
 def open_session(request: FloatRequest, data: DataRequest, run_dir: Path | None = None) -> Session:
     """Load the data, get the float network (trained, if need be, on the embedded data) and trace it.
 
+    Distilled data is made from the network, so there the network comes first.
+
     Raises:
-        UsageError: unknown network or data, or no weights.
+        UsageError: unknown network or data, no weights, or no batch norms to distil images from.
         HawqError: weights that do not fit, a network that cannot be traced.
     """
+    if data.name == DISTILLED:
+        return _without_data(request, data, run_dir)
     images = open_data(request.arch, data, request.seed)
     run = RunDir.of(request.arch, images.name, run_dir)
     model = ensure_float(request, images, run, lambda: training_progress(f"training float {request.arch}"))
@@ -77,18 +82,44 @@ def open_session(request: FloatRequest, data: DataRequest, run_dir: Path | None 
     return Session(request.arch, images, model, trace(model, (3, size, size)), run)
 
 
+def _without_data(request: FloatRequest, data: DataRequest, run_dir: Path | None) -> Session:
+    run = RunDir.of(request.arch, DISTILLED, run_dir)
+    preprocessing = distilled_preprocessing(request.arch, input_spec(request.arch), _overrides(data))
+    model = ensure_float(request, None, run, lambda: training_progress(f"training float {request.arch}"))
+    graph = trace(model, (3, preprocessing.size, preprocessing.size))
+    with progress() as bars:
+        task = bars.add_task("distilling images", total=None, status="")
+
+        def heard(step: int, steps: int, loss: float) -> None:
+            bars.update(task, completed=step, total=steps, status=f"loss {loss:.1f}")
+
+        images = distilled_data(graph, preprocessing, run.distilled, request.seed, heard)
+    console.print(f"{len(images.train)} images distilled from the weights, kept in {run.distilled}", soft_wrap=True)
+    return Session(request.arch, _part(images, data, request.seed), model, graph, run)
+
+
 def open_data(arch: str, data: DataRequest, seed: int) -> ImageData:
-    """Return the images, prepared as the data set, the network and the overrides say, in rising order."""
-    images = load_data(
-        data.name,
-        data.path,
-        spec=input_spec(arch),
-        size=data.size,
-        mean=_numbers(data.mean, "--mean"),
-        std=_numbers(data.std, "--std"),
-        interpolation=data.interpolation,
-    )
+    """Return the images, prepared as the data set, the network and the overrides say, in rising order.
+
+    Raises:
+        UsageError: unknown data, or data that is made from a network's weights.
+    """
+    if data.name == DISTILLED:
+        raise UsageError(f"--data {DISTILLED} makes images from the weights of a network; this command needs real ones")
+    return _part(load_data(data.name, data.path, spec=input_spec(arch), **_overrides(data)), data, seed)
+
+
+def _part(images: ImageData, data: DataRequest, seed: int) -> ImageData:
     return images.subset(data.percentage, seed) if data.percentage < 1 else images
+
+
+def _overrides(data: DataRequest) -> dict[str, Any]:
+    return {
+        "size": data.size,
+        "mean": _numbers(data.mean, "--mean"),
+        "std": _numbers(data.std, "--std"),
+        "interpolation": data.interpolation,
+    }
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from hawq import __version__
 from hawq.distributed import World
 from hawq.errors import HawqError
+from hawq.graph.identity import identity, update
 from hawq.graph.ir import FloatGraph
 from hawq.sensitivity.perturbation import prepare
 from hawq.sensitivity.registry import Batch, Metric, metric
@@ -141,21 +142,11 @@ def _known(cache: Path, key: str) -> list[Sample]:
 def _key(graph: FloatGraph, sampling: Sampling, measured: Metric) -> str:
     """Return the SHA-256 of all that a sample depends on but its batch: metric, network, weights, seed."""
     quantities = [(q.unit, q.term.operand, sorted(q.term.factor)) for q in measured.quantities]
-    head = (sampling.metric, sampling.seed, quantities, tuple(graph.nodes.values()), graph.output)
-    digest = hashlib.sha256(repr(head).encode())
-    for name in sorted(graph.tensors):
-        digest.update(name.encode())
-        _update(digest, graph.tensors[name])
-    return digest.hexdigest()
+    return identity(graph, sampling.metric, sampling.seed, quantities)
 
 
 def _digest(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
-        _update(digest, tensor)
+        update(digest, tensor)
     return digest.hexdigest()[:16]
-
-
-def _update(digest: "hashlib._Hash", tensor: Tensor) -> None:
-    digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
-    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -41,12 +41,12 @@ class FloatRequest:
     seed: int = 0
 
 
-def ensure_float(request: FloatRequest, data: ImageData, run: RunDir, progress: Callable[[], Any]) -> nn.Module:
+def ensure_float(request: FloatRequest, data: ImageData | None, run: RunDir, progress: Callable[[], Any]) -> nn.Module:
     """Return the float network in evaluation mode; its weights are kept in the run for the commands that follow.
 
     Args:
         request: what is wanted.
-        data: to train on, if it comes to that.
+        data: to train on, if it comes to that; None where there is none.
         run: where `float.safetensors` lies.
         progress: returns a context manager that gives a Progress, opened only if the network is trained.
 
@@ -62,7 +62,7 @@ def ensure_float(request: FloatRequest, data: ImageData, run: RunDir, progress: 
     elif run.float_weights.is_file():
         note = read_json(_note(run), _FORMAT, _VERSION)
         model = create_model(request.arch, num_classes=note["num_classes"], weights=run.float_weights)
-    elif float_recipe(data.name, request.seed) is not None:
+    elif data is not None and float_recipe(data.name, request.seed) is not None:
         with progress() as heard:
             model = train_float(request, data, heard)
         _keep(model, request, run, f"trained on {data.name}", request.num_classes or data.num_classes)
