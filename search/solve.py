@@ -110,7 +110,8 @@ def solve(problem: Problem, time_limit: float = 60.0) -> Solution:
     gap = found.distance * scale
     if found.optimal:
         keep = Row(primary, sum(primary[choice] for choice in found.chosen) + _TOLERANCE)
-        cheapest = minimise(choices, _secondary(problem, choices), [*rows, keep], time_limit)
+        equal = _in_equals(choices, primary, rows, keep.bound)
+        cheapest = minimise(equal, _secondary(problem, equal), [*rows, keep], time_limit)
         found = cheapest or found
     bits = {unit: b for index, b in found.chosen for unit in problem.groups[index]}
     _check(problem, bits)
@@ -199,6 +200,28 @@ def _secondary(problem: Problem, choices: Sequence[Choice]) -> dict[Choice, floa
         for choice, cost in costs.items():
             weights[choice] += cost / largest * (1 + _ORDER_WEIGHT * choice[0] / len(problem.groups))
     return weights
+
+
+def _in_equals(
+    choices: Sequence[Choice], objective: Mapping[Choice, float], rows: Sequence[Row], best: float
+) -> list[Choice]:
+    """Return the choices that an assignment with an objective of at most `best` may contain.
+
+    For any prices l >= 0 of the rows, sum of least reduced costs - l . bounds is a lower bound on every assignment
+    that meets them (Lagrange), and one that contains a choice pays the choice's excess on top. What is left after
+    fixing by reduced costs is a program that solves at once.
+    """
+    prices = relax(choices, objective, rows) or (0.0,) * len(rows)
+    reduced = {
+        choice: objective[choice] + sum(p * row.coefficients[choice] for p, row in zip(prices, rows, strict=True))
+        for choice in choices
+    }
+    least: dict[int, float] = {}
+    for (index, _), value in reduced.items():
+        least[index] = min(value, least.get(index, value))
+    bound = sum(least.values()) - sum(p * row.bound for p, row in zip(prices, rows, strict=True))
+    slack = best - bound + _TOLERANCE
+    return [choice for choice in choices if reduced[choice] - least[choice[0]] <= slack]
 
 
 def _least(problem: Problem, constraint: Constraint) -> float:
