@@ -20,7 +20,7 @@ from torch import Tensor
 from hawq.graph.interpret import run_float, run_unit
 from hawq.graph.ir import Conv2d, FloatGraph, Node
 
-__all__ = ["Curvature", "curvature", "label_residual", "output_factor"]
+__all__ = ["Curvature", "centred_signs", "curvature", "label_residual", "output_factor"]
 
 _CHUNK = 1 << 24
 """Numbers that the patches of one chunk of images may hold: 64 MiB."""
@@ -55,6 +55,16 @@ def output_factor(logits: Tensor, generator: torch.Generator) -> Tensor:
     signs = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
     rooted = p.sqrt() * signs.to(p)
     return rooted - p * rooted.sum(1, keepdim=True)
+
+
+def centred_signs(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return s = e - mean(e) with e of random signs: E[s s^T] = I - 1 1^T / classes.
+
+    That is the second derivative of the squared distance of the logits, half of it, up to what all logits have in
+    common and no softmax sees. Every image counts alike, where a cross entropy hears only those in doubt.
+    """
+    signs = (torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1).to(logits)
+    return signs - signs.mean(1, keepdim=True)
 
 
 def label_residual(logits: Tensor, labels: Tensor) -> Tensor:
