@@ -112,7 +112,7 @@ MetricOption = Annotated[
     str,
     typer.Option(
         "--metric",
-        help="hessian, hessian-activations, eigenvalue, fisher, kl, loss or sqnr (docs/metrics).",
+        help="jacobian, hessian-activations, hessian, fisher, kl, loss, sqnr, eigenvalue or hutchinson (docs/metrics).",
         rich_help_panel=_SENSITIVITY,
     ),
 ]

@@ -122,7 +122,8 @@ def search(
     scheme, sure = find_scheme(question, measured.omega), resample(question, measured)
     path = save_scheme(scheme, measured, sure, session, output)
     report(scheme, measured, sure, agreement)
-    given = {"-a": arch, "--data": data, "--data-path": data_path, "--run-dir": run_dir, "--weights": weights}
+    given = {"-a": arch, "--data": data, "--data-path": data_path, "--size": size, "--mean": mean, "--std": std,
+             "--interpolation": interpolation, "--run-dir": run_dir, "--weights": weights}  # fmt: skip
     facts = scheme_facts(scheme, measured, sure)
     if pareto:
         from hawq.cli.pareto import draw_fronts
