@@ -42,7 +42,7 @@ __all__ = [
 DEFAULT_ARCH = "resnet20_cifar10"
 DEFAULT_DATA = "digits"
 DEFAULT_SCHEME = "bops0.5"
-DEFAULT_METRIC = "hessian-activations"
+DEFAULT_METRIC = "jacobian"
 
 _FLOAT, _DATA, _SENSITIVITY, _COSTS = "Float network", "Data", "Sensitivity", "Costs"
 

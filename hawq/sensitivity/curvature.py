@@ -23,7 +23,7 @@ from hawq.graph.ir import Conv2d, FloatGraph, Node
 __all__ = ["Curvature", "centred_signs", "curvature", "label_residual", "output_factor"]
 
 _CHUNK = 1 << 22
-"""Numbers that the patches of one chunk of images may hold: 16 MiB, which allocators hand out again without the kernel."""
+"""Numbers that the patches of one chunk of images may hold: 16 MiB, which malloc keeps for the next chunk."""
 
 Direction = Callable[[Tensor], Tensor]
 """Turn logits, (N, classes), into the vectors s, (N, classes), that are pulled back."""

@@ -80,9 +80,9 @@ def test_a_search_writes_a_config_that_meets_its_budget(place):
 
 def test_the_same_command_gives_the_same_bytes_and_measures_once(place):
     first = _search("--budget", "size0.5")
-    files = [BitConfig.default_path("net.py:tiny", "size0.5"), place / "run" / "sensitivity-hessian-activations.json"]
+    files = [BitConfig.default_path("net.py:tiny", "size0.5"), place / "run" / "sensitivity-jacobian.json"]
     before = [file.read_bytes() for file in files]
-    assert "sensitivities: hessian-activations, 16 images, kept in run" in first.stderr
+    assert "sensitivities: jacobian, 16 images, kept in run" in first.stderr
     _search("--budget", "size0.5")
     assert [file.read_bytes() for file in files] == before
     files[1].unlink()

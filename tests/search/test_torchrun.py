@@ -25,7 +25,7 @@ def _search(processes, folder):
 
 def test_two_processes_find_what_one_finds(place):  # noqa: F811
     alone, shared = _search(1, "one"), _search(2, "two")
-    files = [place / "{}" / "sensitivity-hessian-activations.json", place / "{}.json", place / "{}" / "costs.json"]
+    files = [place / "{}" / "sensitivity-jacobian.json", place / "{}.json", place / "{}" / "costs.json"]
     for file in files:
         one, two = (place / str(file.relative_to(place)).format(name) for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes(), file
@@ -37,5 +37,5 @@ def test_two_processes_find_what_one_finds(place):  # noqa: F811
 def test_four_processes_too(place):  # noqa: F811
     _search(1, "one")
     _search(4, "four")
-    for name in ("{}/sensitivity-hessian-activations.json", "{}.json"):
+    for name in ("{}/sensitivity-jacobian.json", "{}.json"):
         assert (place / name.format("one")).read_bytes() == (place / name.format("four")).read_bytes()

@@ -11,7 +11,7 @@ from small_graph import CLASSES, batches, build, reference
 
 from hawq.graph import ir
 from hawq.graph.interpret import resume_float, run_float
-from hawq.sensitivity.curvature import curvature, label_residual, output_factor
+from hawq.sensitivity.curvature import centred_signs, curvature, label_residual, output_factor
 from hawq.sensitivity.folded import folded_graph, weight_name
 
 
@@ -43,16 +43,25 @@ def _mean_over_all_signs(monkeypatch, compute):
     return [sum(parts) / len(results) for parts in zip(*results, strict=True)]
 
 
-def test_the_factor_has_the_covariance_of_the_softmax(monkeypatch):
+def _softmax_covariance(logits):
+    p = logits.softmax(1)
+    return torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+
+
+def _centring(logits):
+    return (torch.eye(CLASSES, dtype=logits.dtype) - 1 / CLASSES).expand(len(logits), -1, -1)
+
+
+@pytest.mark.parametrize(("draw", "expected"), [(output_factor, _softmax_covariance), (centred_signs, _centring)])
+def test_random_vectors_have_the_covariance_they_stand_for(monkeypatch, draw, expected):
     logits = torch.randn(2, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def outer():
-        s = output_factor(logits, None)
+        s = draw(logits, None)
         return [s[:, :, None] * s[:, None, :]]
 
     (found,) = _mean_over_all_signs(monkeypatch, outer)
-    p = logits.softmax(1)
-    assert torch.allclose(found, torch.diag_embed(p) - p[:, :, None] * p[:, None, :], rtol=0, atol=1e-15)
+    assert torch.allclose(found, expected(logits), rtol=0, atol=1e-15)
 
 
 def _trace(function, tensor):
