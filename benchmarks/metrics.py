@@ -6,7 +6,8 @@ For each network and budget: the scheme of every metric beside the scheme of the
 of the same budget, all calibrated on the same 512 images and none trained. Loss and accuracy are those of the integers
 on the 500 exact test images and on 2,000 exact training images that neither search nor calibration saw. The seconds
 are those of the measurement, one thread, until the stopping rule of `hawq search` or --images end it; samples are kept
-from one budget to the next, and so are the seconds. `eigenvalue` looks at 32 images only: it is hundreds of times slower.
+from one budget to the next, and so are the seconds. `eigenvalue` looks at 32 images only, being
+hundreds of times slower.
 """
 
 import argparse
