@@ -78,7 +78,7 @@ def report(scheme: "Scheme", measured: "Sensitivity", sure: "Confidence", agreem
         for name, row in scheme.totals.items()
     ]
     header = ["scheme", *(f"{cost.name} ({cost.symbol})" for cost in costs.values())]
-    print_table("Totals, first and last units included", header, totals)
+    print_table("Totals, all units", header, totals)
     solution = scheme.solution
     for budget in scheme.question.budgets:
         used, allowed = (budget.cost.scaled(x[budget.name]) for x in (solution.costs, solution.limits))

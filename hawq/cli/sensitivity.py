@@ -21,7 +21,8 @@ class ImageBudget:
 
     Attributes:
         images: training images at most, drawn by the seed.
-        batch_size: images at a time; bounds the memory.
+        batch_size: images at a time, at most; bounds the memory. Few images make smaller batches, so that there are
+            eight samples to resample.
         workers: threads that decode images.
         device: cpu or cuda.
     """
@@ -48,18 +49,19 @@ def measure_session(
         enough: ends the measurement earlier.
         world: processes that share the batches; only the leader writes.
     """
-    from hawq.sensitivity import measure
+    from hawq.sensitivity import ROUND, measure
 
     tensors = {name: tensor.to(budget.device) for name, tensor in session.graph.tensors.items()}
     graph = replace(session.graph, tensors=tensors)
     total = min(budget.images, len(session.data.train))
+    size = max(1, min(budget.batch_size, total // ROUND))
     with progress() as bars:
         task = bars.add_task(f"sensitivities ({sampling.metric})", total=total, status="")
 
         def batches() -> Iterator["Batch"]:
             for images, labels in session.data.batches(
                 "train",
-                budget.batch_size,
+                size,
                 shuffle=True,
                 seed=sampling.seed,
                 limit=budget.images,

@@ -4,12 +4,13 @@ import hawq.sensitivity.eigenvalue
 import hawq.sensitivity.hutchinson
 import hawq.sensitivity.measured
 import hawq.sensitivity.traces  # noqa: F401  (they register themselves)
-from hawq.sensitivity.measure import Sampling, measure
+from hawq.sensitivity.measure import ROUND, Sampling, measure
 from hawq.sensitivity.registry import METRICS, register_metric
 from hawq.sensitivity.result import Operand, Sensitivity, Term, UnitSensitivity
 
 __all__ = [
     "METRICS",
+    "ROUND",
     "Operand",
     "Sampling",
     "Sensitivity",
