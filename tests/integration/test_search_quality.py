@@ -1,4 +1,4 @@
-"""The default search on networks with real weights: better than chance and than its reverse; the same from every seed."""
+"""The default search on networks with real weights beats chance and its reverse, and is the same from every seed."""
 
 import sys
 from pathlib import Path
