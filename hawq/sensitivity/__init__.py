@@ -3,6 +3,7 @@
 import hawq.sensitivity.eigenvalue
 import hawq.sensitivity.hutchinson
 import hawq.sensitivity.measured
+import hawq.sensitivity.quadratic
 import hawq.sensitivity.traces  # noqa: F401  (they register themselves)
 from hawq.sensitivity.measure import ROUND, Sampling, measure
 from hawq.sensitivity.registry import METRICS, register_metric

@@ -20,7 +20,7 @@ from torch import Tensor
 from hawq.graph.interpret import run_float, run_unit
 from hawq.graph.ir import Conv2d, FloatGraph, Node
 
-__all__ = ["Curvature", "centred_signs", "curvature", "label_residual", "output_factor"]
+__all__ = ["Curvature", "Tape", "centred_signs", "curvature", "label_residual", "output_factor", "record"]
 
 _CHUNK = 1 << 22
 """Numbers that the patches of one chunk of images may hold: 16 MiB, which malloc keeps for the next chunk."""
@@ -72,6 +72,59 @@ def label_residual(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.detach().softmax(1) - F.one_hot(labels, logits.shape[1]).to(logits)
 
 
+@dataclass(frozen=True)
+class Tape:
+    """Hold a forward pass whose gradients can be asked for.
+
+    Attributes:
+        graph: batch norms folded.
+        logits: (N, classes).
+        inputs: unit -> its input, (N, ...); its gradient is that of this edge, not of the tensor's other readers.
+        outputs: unit -> its output before the clamp, (N, ...).
+    """
+
+    graph: FloatGraph
+    logits: Tensor
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+    def pull(self, s: Tensor, *, inputs: bool, again: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the gradients of s.z with respect to the outputs, and the inputs where asked for.
+
+        Args:
+            s: (N, classes).
+            inputs: whether the inputs' are wanted.
+            again: whether another pull follows.
+        """
+        wanted = [*self.outputs.values(), *(self.inputs.values() if inputs else ())]
+        found = [g.detach() for g in torch.autograd.grad(self.logits, wanted, s, retain_graph=again)]
+        count = len(self.outputs)
+        return dict(zip(self.outputs, found, strict=False)), dict(zip(self.inputs, found[count:], strict=False))
+
+
+def record(graph: FloatGraph, images: Tensor, *, inputs: bool) -> Tape:
+    """Run a network and keep what gradients need.
+
+    Args:
+        graph: batch norms folded (`folded_graph`).
+        images: (N, C, H, W).
+        inputs: whether gradients of the inputs will be asked for.
+    """
+    sources: dict[str, Tensor] = {}
+    results: dict[str, Tensor] = {}
+
+    def unit(node: Node, value: Tensor) -> Tensor:
+        value = value.view_as(value) if value.requires_grad else value.detach().requires_grad_(inputs)
+        result = run_unit(graph, node, value)
+        result = result if result.requires_grad else result.requires_grad_()
+        sources[node.name], results[node.name] = value, result
+        return result
+
+    with torch.enable_grad():
+        logits = run_float(graph, images, unit)[graph.output]
+    return Tape(graph, logits, sources, results)
+
+
 def curvature(graph: FloatGraph, images: Tensor, direction: Direction, *, inputs: bool = False) -> Curvature:
     """Return the squared norms of d(s.z)/dW, and of d(s.z)/dx where asked for, of every unit and image.
 
@@ -81,31 +134,13 @@ def curvature(graph: FloatGraph, images: Tensor, direction: Direction, *, inputs
         direction: gives s.
         inputs: measure the units' inputs, too.
     """
-    sources: dict[str, Tensor] = {}
-    results: dict[str, Tensor] = {}
-
-    def unit(node: Node, value: Tensor) -> Tensor:
-        # every unit reads its own view, so that a gradient is that of this edge and not of the tensor's other readers
-        value = value.view_as(value) if value.requires_grad else value.detach().requires_grad_(inputs)
-        result = run_unit(graph, node, value)
-        result = result if result.requires_grad else result.requires_grad_()
-        sources[node.name], results[node.name] = value, result
-        return result
-
-    with torch.enable_grad():
-        logits = run_float(graph, images, unit)[graph.output]
-        wanted = [*results.values(), *(sources.values() if inputs else ())]
-        gradients = [g.detach() for g in torch.autograd.grad(logits, wanted, direction(logits))]
+    tape = record(graph, images, inputs=inputs)
+    outward, inward = tape.pull(direction(tape.logits), inputs=inputs)
+    values = {name: value.detach() for name, value in tape.inputs.items()}
     units = graph.units
-    weights = {
-        name: _weight_norms(units[name], graph, sources[name].detach(), gradient)
-        for name, gradient in zip(results, gradients, strict=False)
-    }
-    if not inputs:
-        return Curvature(weights, {}, {})
-    squares = [gradient.double().flatten(1).square().sum(1) for gradient in gradients[len(results) :]]
-    values = {name: source.detach() for name, source in sources.items()}
-    return Curvature(weights, dict(zip(sources, squares, strict=True)), values)
+    weights = {name: _weight_norms(units[name], graph, values[name], outward[name]) for name in units}
+    squares = {name: gradient.flatten(1).square().sum(1, dtype=torch.float64) for name, gradient in inward.items()}
+    return Curvature(weights, squares, values if inputs else {})
 
 
 def _weight_norms(node: Node, graph: FloatGraph, value: Tensor, gradient: Tensor) -> Tensor:

@@ -7,12 +7,17 @@ from torch import Tensor
 from hawq.graph.ir import Conv2d, FloatGraph, Linear
 from hawq.qat.fold import folded_weight
 
-__all__ = ["folded_graph", "weight_name"]
+__all__ = ["bias_name", "folded_graph", "weight_name"]
 
 
 def weight_name(unit: str) -> str:
     """Return the name a unit's folded weight has among the tensors of the folded graph."""
     return f"{unit}/weight"
+
+
+def bias_name(unit: str) -> str:
+    """Return the name a unit's folded bias has among the tensors of the folded graph."""
+    return f"{unit}/bias"
 
 
 def folded_graph(graph: FloatGraph) -> FloatGraph:
@@ -24,8 +29,8 @@ def folded_graph(graph: FloatGraph) -> FloatGraph:
     tensors: dict[str, Tensor] = {name: tensor.detach() for name, tensor in graph.tensors.items()}
     for name, node in graph.units.items():
         weight, bias = folded_weight(graph, name)
-        tensors[weight_name(name)], tensors[f"{name}/bias"] = weight.detach(), bias.detach()
+        tensors[weight_name(name)], tensors[bias_name(name)] = weight.detach(), bias.detach()
         if isinstance(node.op, Conv2d | Linear):
-            op = replace(node.op, weight=weight_name(name), bias=f"{name}/bias", norm=None)
+            op = replace(node.op, weight=weight_name(name), bias=bias_name(name), norm=None)
             nodes[name] = replace(node, op=op)
     return FloatGraph(nodes, graph.output, tensors)

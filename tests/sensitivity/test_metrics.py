@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from small_graph import batches, build, reference
 
 from hawq.bitconfig import UnitBits
-from hawq.graph.interpret import run_float
+from hawq.graph.interpret import run_float, run_unit
 from hawq.qat.fold import folded_weight
 from hawq.sensitivity import METRICS, Operand, Sampling, measure
 from hawq.sensitivity.eigenvalue import OneUnit
@@ -138,3 +138,30 @@ def test_activations_multiply_their_own_curvature_with_their_own_error(tmp_path)
         terms = both.units[unit].terms
         assert [term.operand for term in terms] == [Operand.WEIGHT, Operand.ACTIVATION, Operand.ACTIVATION]
         assert terms[0].samples == weights.units[unit].terms[0].samples
+
+
+@pytest.mark.parametrize("operand", Operand)
+@pytest.mark.parametrize("unit", ["a", "b", "head"])
+def test_quadratic_is_the_squared_distance_that_the_derivative_predicts(unit, operand):
+    """The mean over many draws of signs against the derivative of the centred logits along the error, by autograd."""
+    graph, ((images, labels), *_) = build(), batches(3)
+    metric = METRICS["quadratic"](prepare(graph, (4,)))
+    samples = torch.stack([metric.sample(images, labels, torch.Generator().manual_seed(seed)) for seed in range(300)])
+    subject = prepare(graph, (4,))
+    weight = subject.weight(unit)
+    value = run_float(subject.graph, images)[graph.nodes[unit].inputs[0]]
+
+    def logits(w, x):
+        moved = {**subject.graph.tensors, f"{unit}/weight": w}
+        network = type(graph)(subject.graph.nodes, graph.output, moved)
+        replaced = lambda node, given: run_unit(network, node, x if node.name == unit else given)  # noqa: E731
+        found = run_float(network, images, replaced)["head"]
+        return found - found.mean(1, keepdim=True)
+
+    error = subject.quantized_weight(unit, 4) - weight, subject.quantized_input(unit, value, 4) - value
+    along = [error[0], torch.zeros_like(value)] if operand is Operand.WEIGHT else [torch.zeros_like(weight), error[1]]
+    _, moved = torch.autograd.functional.jvp(logits, (weight, value), tuple(along))
+    column = [(q.unit, q.term.operand) for q in metric.quantities].index((unit, operand))
+    spread = float(samples[:, column].std()) / 300**0.5
+    assert spread < 0.1 * float(samples[:, column].mean())
+    assert abs(float(samples[:, column].mean()) - float(moved.square().sum(1).mean())) < 4 * spread
