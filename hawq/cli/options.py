@@ -112,7 +112,7 @@ MetricOption = Annotated[
     str,
     typer.Option(
         "--metric",
-        help="jacobian, hessian-activations, hessian, fisher, kl, loss, sqnr, eigenvalue or hutchinson (docs/metrics).",
+        help="jacobian, quadratic, hessian, hessian-activations, fisher, kl, loss, sqnr, eigenvalue or hutchinson.",
         rich_help_panel=_SENSITIVITY,
     ),
 ]

@@ -24,8 +24,8 @@ class Quadratic:
     """Omega_i(b) = E ||J_W (Q_b(W_i) - W_i)||^2 and E ||J_x (Q_b(x) - x)||^2 for the input: the whole quadratic form.
 
     J is the derivative of the centred logits, so this is the squared distance they move, to first order in each logit.
-    `jacobian` keeps the mean of the diagonal of J^T J alone. ||J d||^2 = E (s . J d)^2 over random signs s, centred, and
-    s . J d is the inner product of the gradient of s . z at the unit's output with what d changes there.
+    `jacobian` keeps the mean of the diagonal of J^T J alone. ||J d||^2 = E (s . J d)^2 over random signs s, centred,
+    and s . J d is the inner product of the gradient of s . z at the unit's output with what d changes there.
     """
 
     def __init__(self, subject: Subject) -> None:
