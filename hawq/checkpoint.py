@@ -1,5 +1,6 @@
 """Keep checkpoints: written whole or not at all, read without running code."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,10 +20,27 @@ def write_checkpoint(path: Path, body: Mapping[str, Any]) -> None:
     """Write tensors, numbers, strings and containers of them.
 
     The keys of a quantized network's checkpoint: `arch`, `scheme`, `units` (unit -> [weight bits, activation bits]),
-    `options` (QuantOptions), `num_classes`, `input_shape`, `model` (state dict), `optimizer`, `rng`, `epoch` (epochs
-    done), `step`, `best` (best top-1 so far, percent), `settings` (the resolved training options).
+    `options` (QuantOptions), `model` (state dict), `optimizer`, `epoch` (epochs done), `step` (steps done), `loss` and
+    `count` (sum and images of the epoch that is under way), `best` (best top-1 so far, percent), `history`, `settings`
+    (the resolved training options). Equal bodies give equal bytes, whatever the file is called.
     """
-    write_atomically(path, lambda temporary: torch.save({"format": _FORMAT, "version": _VERSION, **body}, temporary))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a path, torch would write its name into the file
+            torch.save(_canonical({"format": _FORMAT, "version": _VERSION, **body}), file)
+
+    write_atomically(path, write)
+
+
+def _canonical(value: Any) -> Any:
+    """Return plain containers anew, equal strings as one object: pickle writes only once what is shared."""
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, Mapping):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return value
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -42,6 +42,9 @@ def train(
     data_percentage: Annotated[
         float, typer.Option("--data-percentage", min=0, max=1, help="Part of the training set.", rich_help_panel=_TRAIN)
     ] = 1.0,
+    save_minutes: Annotated[
+        float, typer.Option("--save-minutes", min=0, help="Between two checkpoints, at most.", rich_help_panel=_TRAIN)
+    ] = 5.0,
     fix_bn: Annotated[
         bool, typer.Option("--fix-BN/--no-fix-BN", help="Fold running statistics.", rich_help_panel=_QUANT)
     ] = True,
@@ -94,13 +97,15 @@ def train(
         recipe = replace(quantized_recipe(session.data.name), seed=seed)
         config = replace(recipe, **{name: value for name, value in given.items() if value is not None})
         options = QuantOptions(fix_bn, act_range_momentum, asymmetric)
-        quantized = QuantizedRun(bits, options, config, folder, device, resume, workers)
+        quantized = QuantizedRun(bits, options, config, folder, device, resume, workers, 60 * save_minutes)
         try:
             _, result = train_quantized(
                 quantized, session.graph, session.data, lambda: training_progress(f"training {bits.scheme}")
             )
         except KeyboardInterrupt:
-            console.print(f"stopped; the last whole epoch is kept: go on with --resume {folder / 'checkpoint.pt'}")
+            console.print(
+                f"stopped; every step so far is kept: go on with --resume {folder / 'checkpoint.pt'}", soft_wrap=True
+            )
             raise
     console.print(f"{bits.scheme}: top-1 {result.top1:.2f}% over {result.images} images, computed in integers")
     console.print(f"checkpoint: {folder / 'best.pt'}; next: hawq export --target llvm")

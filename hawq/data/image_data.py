@@ -45,6 +45,7 @@ class ImageData:
         seed: int = 0,
         epoch: int = 0,
         limit: int | None = None,
+        start: int = 0,
         raw: bool = False,
         workers: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -58,6 +59,7 @@ class ImageData:
             seed: of order and variation.
             epoch: of order and variation.
             limit: images at most.
+            start: batches to leave out at the beginning; they are not decoded.
             raw: yield uint8 pixels instead of normalised float32.
             workers: threads that decode ahead.
 
@@ -79,7 +81,7 @@ class ImageData:
             pixels = source.pixels(indices, kind, seeds[indices])
             return pixels if raw else self.preprocessing.normalise(pixels), source.labels[indices]
 
-        chunks = order[:limit].split(batch_size) if limit != 0 else ()
+        chunks = order[:limit].split(batch_size)[start:] if limit != 0 else ()
         return _ahead(load, chunks, workers) if workers else map(load, chunks)
 
     def subset(self, percentage: float, seed: int) -> "ImageData":

@@ -116,6 +116,16 @@ class QuantizedModel(nn.Module):
                 quantizer.momentum = options.act_range_momentum
             self.train(training)
 
+    def suspect(self) -> str:
+        """Return which tensor holds NaN or infinity first, in the order of the network, as the end of a sentence."""
+        for node in self.graph.nodes.values():
+            if _key(node.name) in self.units and not _finite(self.units[_key(node.name)]):
+                return f"; the weights or statistics of {node.name} are not finite"
+            quantizer = self.stored_quantizer(node.name)
+            if quantizer is not None and not _finite(quantizer):
+                return f"; the range of {node.name} is not finite"
+        return ""
+
     def _simulate(self, image: Tensor) -> Tensor:
         values: dict[str, Tensor] = {}
         reads: dict[str, Tensor] = {}
@@ -152,3 +162,8 @@ class QuantizedModel(nn.Module):
 def _key(name: str) -> str:
     """Return a tensor's name as a module name, which may hold no dot."""
     return name.replace(".", "/")
+
+
+def _finite(module: nn.Module) -> bool:
+    state = (*module.parameters(), *module.buffers())
+    return all(bool(torch.isfinite(tensor).all()) for tensor in state if tensor.is_floating_point())

@@ -90,8 +90,8 @@ def train_float(request: FloatRequest, data: ImageData, progress: Progress) -> n
     )
     fit(
         model,
-        lambda epoch: data.batches(
-            "train", config.batch_size, shuffle=True, augment=True, seed=config.seed, epoch=epoch
+        lambda epoch, start: data.batches(
+            "train", config.batch_size, shuffle=True, augment=True, seed=config.seed, epoch=epoch, start=start
         ),
         -(-len(data.train) // config.batch_size),
         lambda: accuracy(model, data.batches("test", 256)),

@@ -3,8 +3,9 @@
 import csv
 import io
 import math
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from hawq.errors import HawqError
 from hawq.files import write_atomically
 from hawq.train.evaluate import Accuracy
+from hawq.train.stop import StopRequest
 
 __all__ = ["Progress", "Schedule", "TrainConfig", "TrainState", "fit", "write_metrics"]
 
@@ -66,13 +68,29 @@ class TrainConfig:
 
 @dataclass
 class TrainState:
-    """What has been done, and what is needed to go on: everything a checkpoint holds."""
+    """What has been done, and what is needed to go on: everything a checkpoint holds.
+
+    Attributes:
+        optimizer: with its momentum.
+        epoch: epochs done.
+        step: steps done, over all epochs.
+        best: highest top-1 so far, percent.
+        history: a row for every epoch done.
+        loss: sum of the losses of all images of the epoch under way.
+        count: those images.
+    """
 
     optimizer: torch.optim.Optimizer
     epoch: int = 0
     step: int = 0
     best: float = -1.0
-    history: list[dict[str, float]] | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    loss: float = 0.0
+    count: int = 0
+
+    def begin_epoch(self) -> None:
+        """Forget the sums of the epoch before."""
+        self.loss, self.count = 0.0, 0
 
 
 class Progress(Protocol):
@@ -87,65 +105,102 @@ class Progress(Protocol):
 
 def fit(
     model: nn.Module,
-    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    batches: Callable[[int, int], Iterable[tuple[Tensor, Tensor]]],
     steps_per_epoch: int,
     evaluate: Callable[[], Accuracy],
     config: TrainConfig,
     state: TrainState,
     progress: Progress,
     save: Callable[[TrainState, bool], Any],
+    seconds: float = 300.0,
+    suspect: Callable[[], str] = lambda: "",
 ) -> Accuracy:
     """Train until `config.epochs` epochs are done.
 
+    Ctrl-C and SIGTERM are heard between two steps: the state is saved, and what was begun is not lost. From any saved
+    state training goes on exactly as if it had never stopped: the order of images and their variation depend on
+    seed and epoch alone.
+
     Args:
         model: trained in place with cross entropy.
-        batches: epoch -> its batches of images and labels.
+        batches: epoch, step -> the batches of images and labels of the epoch, from that step of it on.
         steps_per_epoch: number of batches of an epoch.
         evaluate: measures the model; called with the model in evaluation mode after every epoch.
         config: how to train.
         state: where to begin; moved along.
         progress: hears of every step and epoch.
-        save: called after every epoch with the state and whether its accuracy is the best so far.
+        save: called with the state and whether its accuracy is the best so far, after every epoch and in between.
+        seconds: between two saves within an epoch, at most.
+        suspect: tells what broke, once the loss is not finite.
 
     Returns:
         The accuracy after the last epoch.
 
     Raises:
         HawqError: the loss is not finite.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the state saved.
     """
     result = None
-    state.history = state.history or []
-    while state.epoch < config.epochs:
-        model.train()
-        total = count = 0.0
-        for images, labels in batches(state.epoch):
-            fraction = state.step / max(1, steps_per_epoch * config.epochs)
-            for group in state.optimizer.param_groups:
-                group["lr"] = config.lr * config.schedule.factor(state.epoch, fraction)
-            loss = F.cross_entropy(model(images), labels)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise HawqError(
-                    f"the loss is {value} at epoch {state.epoch}, step {state.step}; the checkpoint of the last epoch "
-                    f"is kept: lower --lr (now {config.lr}) and use --resume"
-                )
-            state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            state.optimizer.step()
-            state.step += 1
-            total, count = total + value * len(labels), count + len(labels)
-            progress.step(state.epoch, state.step % steps_per_epoch or steps_per_epoch, steps_per_epoch, value)
-        state.epoch += 1
-        model.eval()
-        result = evaluate()
-        is_best = result.top1 > state.best
-        state.best = max(state.best, result.top1)
-        row = {"epoch": state.epoch, "loss": total / max(count, 1), "top1": result.top1, "top5": result.top5}
-        state.history.append(row)
-        progress.epoch(row)
-        save(state, is_best)
+    saved = time.monotonic()
+    with StopRequest() as stop:
+        while state.epoch < config.epochs:
+            model.train()
+            for images, labels in batches(state.epoch, state.step - state.epoch * steps_per_epoch):
+                value = _step(model, images, labels, steps_per_epoch, config, state, suspect)
+                done = state.step - state.epoch * steps_per_epoch
+                progress.step(state.epoch, done, steps_per_epoch, value)
+                if stop.requested or time.monotonic() - saved > seconds:
+                    save(state, False)
+                    saved = time.monotonic()
+                if stop.requested:
+                    raise KeyboardInterrupt
+            row = {"epoch": state.epoch + 1, "loss": state.loss / max(state.count, 1)}
+            state.epoch += 1
+            state.begin_epoch()
+            model.eval()
+            result = evaluate()
+            is_best = result.top1 > state.best
+            state.best = max(state.best, result.top1)
+            state.history.append({**row, "top1": result.top1, "top5": result.top5})
+            progress.epoch(state.history[-1])
+            save(state, is_best)
+            saved = time.monotonic()
     model.eval()
     return result if result is not None else evaluate()
+
+
+def _step(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    steps_per_epoch: int,
+    config: TrainConfig,
+    state: TrainState,
+    suspect: Callable[[], str],
+) -> float:
+    """Take one optimisation step and return its loss."""
+    fraction = state.step / max(1, steps_per_epoch * config.epochs)
+    for group in state.optimizer.param_groups:
+        group["lr"] = config.lr * config.schedule.factor(state.epoch, fraction)
+    trouble = ""
+    try:
+        loss = F.cross_entropy(model(images), labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            trouble = f"the loss is {value}"
+    except HawqError as error:  # a quantizer whose range broke
+        trouble = str(error)
+    if trouble:
+        raise HawqError(
+            f"{trouble}, at epoch {state.epoch}, step {state.step}{suspect()}; the last checkpoint is kept: "
+            f"lower --lr (now {config.lr}) and use --resume"
+        )
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step()
+    state.step += 1
+    state.loss, state.count = state.loss + value * len(labels), state.count + len(labels)
+    return value
 
 
 def write_metrics(path: Path, history: list[dict[str, float]]) -> None:

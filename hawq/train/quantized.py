@@ -38,6 +38,7 @@ class QuantizedRun:
         device: cpu or cuda.
         resume: a checkpoint of the same scheme to go on from.
         workers: threads that decode images.
+        save_seconds: between two checkpoints within an epoch, at most.
     """
 
     bits: BitConfig
@@ -47,6 +48,7 @@ class QuantizedRun:
     device: str = "cpu"
     resume: Path | None = None
     workers: int = 0
+    save_seconds: float = 300.0
 
 
 def train_quantized(
@@ -69,9 +71,16 @@ def train_quantized(
     config = run.config
     model, state = _begin(run, graph, data)
 
-    def batches(epoch: int) -> Any:
+    def batches(epoch: int, start: int) -> Any:
         found = data.batches(
-            "train", config.batch_size, shuffle=True, augment=True, seed=config.seed, epoch=epoch, workers=run.workers
+            "train",
+            config.batch_size,
+            shuffle=True,
+            augment=True,
+            seed=config.seed,
+            epoch=epoch,
+            start=start,
+            workers=run.workers,
         )
         return ((images.to(run.device), labels.to(run.device)) for images, labels in found)
 
@@ -80,18 +89,19 @@ def train_quantized(
 
     def save(state: TrainState, is_best: bool) -> None:
         body = _body(model, state, run)
-        write_checkpoint(run.folder / "checkpoint.pt", body)
-        if is_best:
+        if is_best:  # first, so that a checkpoint that knows of a best one never stands without it
             write_checkpoint(run.folder / "best.pt", body)
-        write_metrics(run.folder / "metrics.csv", state.history or [])
+        write_checkpoint(run.folder / "checkpoint.pt", body)
+        write_metrics(run.folder / "metrics.csv", state.history)
 
-    if config.epochs <= state.epoch:
+    if config.epochs <= state.epoch and not state.history:  # calibrated alone
         result = evaluate()
         state.best = result.top1
         save(state, True)
         return model.cpu(), result
     with progress() as heard:
-        result = fit(model, batches, -(-len(data.train) // config.batch_size), evaluate, config, state, heard, save)
+        steps = -(-len(data.train) // config.batch_size)
+        result = fit(model, batches, steps, evaluate, config, state, heard, save, run.save_seconds, model.suspect)
     if result.top1 < state.best:
         model = restore(read_checkpoint(run.folder / "best.pt"), graph).to(run.device)
         result = evaluate()
@@ -107,9 +117,27 @@ def _begin(run: QuantizedRun, graph: FloatGraph, data: ImageData) -> tuple[Quant
     if body["scheme"] != run.bits.scheme:
         raise HawqError(f"{run.resume} holds scheme {body['scheme']}, not {run.bits.scheme}; give it no --resume")
     model = restore(body, graph).to(run.device)
-    state = TrainState(_optimizer(model, run.config), body["epoch"], body["step"], body["best"], body["history"])
+    progress = {name: body[name] for name in ("epoch", "step", "best", "history", "loss", "count")}
+    state = TrainState(_optimizer(model, run.config), **progress)
     state.optimizer.load_state_dict(body["optimizer"])
+    if state.count:
+        _check_same_order(run, body["settings"])
     return model, state
+
+
+def _check_same_order(run: QuantizedRun, settings: dict[str, Any]) -> None:
+    """Check that the rest of an epoch holds the images that were not seen yet.
+
+    Raises:
+        HawqError: another seed or batch size.
+    """
+    for name in ("seed", "batch_size"):
+        now = getattr(run.config, name)
+        if settings[name] != now:
+            raise HawqError(
+                f"{run.resume} was saved within an epoch with {name} {settings[name]}, given is {now}; "
+                f"resume with --{name.replace('_', '-')} {settings[name]}"
+            )
 
 
 def _optimizer(model: QuantizedModel, config: TrainConfig) -> torch.optim.Optimizer:
@@ -135,9 +163,6 @@ def _body(model: QuantizedModel, state: TrainState, run: QuantizedRun) -> dict[s
     return {
         **describe(model),
         "optimizer": state.optimizer.state_dict(),
-        "epoch": state.epoch,
-        "step": state.step,
-        "best": state.best,
-        "history": state.history,
+        **{name: getattr(state, name) for name in ("epoch", "step", "best", "history", "loss", "count")},
         "settings": settings,
     }

@@ -1,0 +1,159 @@
+"""A training that was killed goes on as if it had not been: the final files are byte-equal."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from networks import SIZE, build
+from test_training import Silent, quantized, silent, tiny_data
+
+from hawq.checkpoint import read_checkpoint
+from hawq.errors import HawqError
+from hawq.graph.trace import trace
+from hawq.train.quantized import train_quantized
+
+FILES = ("checkpoint.pt", "best.pt", "metrics.csv")
+STEPS = 2 * 3  # two epochs of 48 images in batches of 16
+
+SCRIPT = """
+import contextlib, os, signal, sys, threading
+from dataclasses import replace
+from pathlib import Path
+import torch
+sys.path[:0] = {paths!r}
+from networks import SIZE, build
+from test_training import Silent, quantized, tiny_data
+from hawq.graph.trace import trace
+from hawq.train.quantized import train_quantized
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+graph = trace(build("Residual"), (3, SIZE, SIZE))
+folder, when = Path(sys.argv[1]), sys.argv[2]
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+
+class Killed(Silent):
+    def step(self, epoch, step, steps, loss):
+        if when == f"step {{3 * epoch + step}}":
+            die()
+
+@contextlib.contextmanager
+def progress():
+    if when.startswith("after"):
+        threading.Timer(float(when.split()[1]), die).start()
+    yield Killed()
+
+resume = folder / "checkpoint.pt"
+run = replace(quantized(graph, folder), resume=resume if resume.exists() else None, save_seconds=0.0)
+train_quantized(run, graph, tiny_data(), progress)
+os._exit(0)
+"""
+
+
+def _train(folder, when="never"):
+    here = Path(__file__).resolve()
+    paths = [str(here.parents[2]), str(here.parents[1] / "support"), str(here.parent)]
+    command = [sys.executable, "-c", SCRIPT.format(paths=paths), str(folder), when]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert _train(folder).returncode == 0
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def _same(folder, whole):
+    return [name for name in FILES if (folder / name).read_bytes() != whole[name]] == []
+
+
+@pytest.mark.parametrize("step", random.Random(0).sample(range(1, STEPS + 1), 2))
+def test_killed_at_a_step_and_resumed(whole, tmp_path, step):
+    assert _train(tmp_path, f"step {step}").returncode == -signal.SIGKILL
+    finished = _train(tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert _same(tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_any_moment_again_and_again(whole, tmp_path, seed):
+    """Kill after random times, within a write too, until a run gets through."""
+    times = random.Random(seed)
+    ends = [_train(tmp_path, f"after {times.uniform(0.002, 0.06)}").returncode for _ in range(6)]
+    assert -signal.SIGKILL in ends
+    assert _train(tmp_path).returncode == 0
+    assert _same(tmp_path, whole)
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == sorted(FILES)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    torch.manual_seed(0)
+    return trace(build("Residual"), (3, SIZE, SIZE))
+
+
+class Signalled(Silent):
+    """Send a signal to this process in a step, as Ctrl-C does."""
+
+    def __init__(self, number, at):
+        self._number, self._at, self.seen = number, at, 0
+
+    def step(self, epoch, step, steps, loss):
+        self.seen += 1
+        if self.seen == self._at:
+            os.kill(os.getpid(), self._number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_the_step_and_the_rest_is_the_same(graph, tmp_path, number):
+    run = quantized(graph, tmp_path / "stopped")
+    heard = Signalled(number, 2)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        train_quantized(run, graph, tiny_data(), lambda: _given(heard))
+    assert signal.getsignal(number) is before
+    body = read_checkpoint(run.folder / "checkpoint.pt")
+    assert (body["epoch"], body["step"], heard.seen) == (0, 2, 2)
+    train_quantized(replace(run, resume=run.folder / "checkpoint.pt"), graph, tiny_data(), silent)
+    train_quantized(replace(run, folder=tmp_path / "whole"), graph, tiny_data(), silent)
+    for name in FILES:
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+class _given:
+    def __init__(self, progress):
+        self._progress = progress
+
+    def __enter__(self):
+        return self._progress
+
+    def __exit__(self, *error):
+        return False
+
+
+def test_within_an_epoch_seed_and_batch_size_must_be_the_same(graph, tmp_path):
+    run = quantized(graph, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train_quantized(run, graph, tiny_data(), lambda: _given(Signalled(signal.SIGINT, 1)))
+    checkpoint = tmp_path / "checkpoint.pt"
+    for changes in ({"seed": 1}, {"batch_size": 8}):
+        other = replace(quantized(graph, tmp_path, **changes), resume=checkpoint)
+        with pytest.raises(HawqError, match="was saved within an epoch with"):
+            train_quantized(other, graph, tiny_data(), silent)
+
+
+def test_a_loss_that_breaks_names_the_layer_and_keeps_the_last_checkpoint(graph, tmp_path):
+    run = quantized(graph, tmp_path, epochs=2, lr=1e30)
+    with pytest.raises(
+        HawqError, match=r"at epoch \d, step \d; the .* of \S+ (is|are) not finite; the last checkpoint is kept"
+    ):
+        train_quantized(replace(run, save_seconds=0.0), graph, tiny_data(), silent)
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] >= 1
