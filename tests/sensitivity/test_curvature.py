@@ -108,7 +108,7 @@ def convolutions(draw):
     padding = tuple(draw(pads) for _ in range(4))
     stride, dilation = ((draw(st.integers(1, 2)), draw(st.integers(1, 2))) for _ in range(2))
     channels = draw(st.sampled_from([(4, 4), (4, 8), (8, 4)]))
-    return groups, kernel, stride, padding, dilation, channels, draw(st.integers(4, 14))
+    return groups, kernel, stride, padding, dilation, channels, draw(st.integers(5, 14))
 
 
 @settings(max_examples=60, deadline=None)
