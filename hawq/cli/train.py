@@ -1,13 +1,19 @@
 """`hawq train`, also `python quant_train.py`: fine-tune a quantized network."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hawq.cli import options as opt
 
-_TRAIN, _QUANT = "Training", "Quantization"
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hawq.cli.session import Session
+
+_TRAIN, _QUANT, _DISTILL = "Training", "Quantization", "Distillation"
+_METHODS = ("none", "kd_naive")
 
 
 def train(
@@ -45,6 +51,27 @@ def train(
     save_minutes: Annotated[
         float, typer.Option("--save-minutes", min=0, help="Between two checkpoints, at most.", rich_help_panel=_TRAIN)
     ] = 5.0,
+    label_smoothing: Annotated[
+        float,
+        typer.Option("--label-smoothing", min=0, max=1, help="Share spread over all classes.", rich_help_panel=_TRAIN),
+    ] = 0.0,
+    distill_method: Annotated[
+        str, typer.Option("--distill-method", help="none, or KD_naive: learn from a teacher.", rich_help_panel=_DISTILL)
+    ] = "none",
+    teacher_arch: Annotated[
+        str | None,
+        typer.Option("--teacher-arch", help="Teacher.", show_default="the float network", rich_help_panel=_DISTILL),
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None,
+        typer.Option("--teacher-weights", help="Its weights.", show_default="download", rich_help_panel=_DISTILL),
+    ] = None,
+    distill_alpha: Annotated[
+        float, typer.Option("--distill-alpha", help="Share of the teacher, 0..1.", rich_help_panel=_DISTILL)
+    ] = 0.95,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="That logits are divided by.", rich_help_panel=_DISTILL)
+    ] = 6.0,
     fix_bn: Annotated[
         bool, typer.Option("--fix-BN/--no-fix-BN", help="Fold running statistics.", rich_help_panel=_QUANT)
     ] = True,
@@ -74,14 +101,19 @@ def train(
 
     from hawq.cli.console import console, print_json
     from hawq.cli.session import DataRequest, open_session, training_progress
+    from hawq.errors import UsageError
     from hawq.qat.checkpoint import load_quantized
     from hawq.qat.plan import QuantOptions
     from hawq.schemes import resolve_scheme
+    from hawq.train.criterion import Criterion, CrossEntropy, Distillation
     from hawq.train.evaluate import accuracy
     from hawq.train.float import FloatRequest
     from hawq.train.quantized import QuantizedRun, train_quantized
     from hawq.train.recipes import quantized_recipe
 
+    method = distill_method.lower()
+    if method not in _METHODS:
+        raise UsageError(f"--distill-method {distill_method!r}: allowed are none and KD_naive")
     session = open_session(
         FloatRequest(arch, num_classes, pretrained, weights, seed),
         DataRequest(data, data_path, data_percentage, size, mean, std, interpolation),
@@ -97,7 +129,12 @@ def train(
         recipe = replace(quantized_recipe(session.data.name), seed=seed)
         config = replace(recipe, **{name: value for name, value in given.items() if value is not None})
         options = QuantOptions(fix_bn, act_range_momentum, asymmetric)
-        quantized = QuantizedRun(bits, options, config, folder, device, resume, workers, 60 * save_minutes)
+        hard = CrossEntropy(label_smoothing)
+        criterion: Criterion = hard
+        if method == "kd_naive":
+            teacher = _teacher(session, teacher_arch, teacher_weights).to(device)
+            criterion = Distillation(teacher, hard, distill_alpha, temperature)
+        quantized = QuantizedRun(bits, options, config, folder, device, resume, workers, 60 * save_minutes, criterion)
         try:
             _, result = train_quantized(
                 quantized, session.graph, session.data, lambda: training_progress(f"training {bits.scheme}")
@@ -111,3 +148,13 @@ def train(
     console.print(f"checkpoint: {folder / 'best.pt'}; next: hawq export --target llvm")
     if as_json:
         print_json({"scheme": bits.scheme, "top1": result.top1, "top5": result.top5, "images": result.images})
+
+
+def _teacher(session: "Session", arch: str | None, weights: Path | None) -> "nn.Module":
+    """Return the teacher, in evaluation mode: the float network of the run, or another one."""
+    from hawq.models import create_model
+
+    if arch is None:
+        return session.model.eval()
+    classes = session.data.num_classes if weights is not None else None
+    return create_model(arch, num_classes=classes, pretrained=weights is None, weights=weights).eval()

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hawq.errors import HawqError
 from hawq.files import write_atomically
+from hawq.train.criterion import Criterion, CrossEntropy
 from hawq.train.evaluate import Accuracy
 from hawq.train.stop import StopRequest
 
@@ -114,6 +114,7 @@ def fit(
     save: Callable[[TrainState, bool], Any],
     seconds: float = 300.0,
     suspect: Callable[[], str] = lambda: "",
+    criterion: Criterion = CrossEntropy(),
 ) -> Accuracy:
     """Train until `config.epochs` epochs are done.
 
@@ -122,7 +123,7 @@ def fit(
     seed and epoch alone.
 
     Args:
-        model: trained in place with cross entropy.
+        model: trained in place.
         batches: epoch, step -> the batches of images and labels of the epoch, from that step of it on.
         steps_per_epoch: number of batches of an epoch.
         evaluate: measures the model; called with the model in evaluation mode after every epoch.
@@ -132,6 +133,7 @@ def fit(
         save: called with the state and whether its accuracy is the best so far, after every epoch and in between.
         seconds: between two saves within an epoch, at most.
         suspect: tells what broke, once the loss is not finite.
+        criterion: what is minimised.
 
     Returns:
         The accuracy after the last epoch.
@@ -146,7 +148,7 @@ def fit(
         while state.epoch < config.epochs:
             model.train()
             for images, labels in batches(state.epoch, state.step - state.epoch * steps_per_epoch):
-                value = _step(model, images, labels, steps_per_epoch, config, state, suspect)
+                value = _step(model, images, labels, steps_per_epoch, config, state, suspect, criterion)
                 done = state.step - state.epoch * steps_per_epoch
                 progress.step(state.epoch, done, steps_per_epoch, value)
                 if stop.requested or time.monotonic() - saved > seconds:
@@ -177,6 +179,7 @@ def _step(
     config: TrainConfig,
     state: TrainState,
     suspect: Callable[[], str],
+    criterion: Criterion,
 ) -> float:
     """Take one optimisation step and return its loss."""
     fraction = state.step / max(1, steps_per_epoch * config.epochs)
@@ -184,7 +187,7 @@ def _step(
         group["lr"] = config.lr * config.schedule.factor(state.epoch, fraction)
     trouble = ""
     try:
-        loss = F.cross_entropy(model(images), labels)
+        loss = criterion(images, model(images), labels)
         value = float(loss.detach())
         if not math.isfinite(value):
             trouble = f"the loss is {value}"

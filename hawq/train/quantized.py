@@ -17,6 +17,7 @@ from hawq.graph.ir import FloatGraph
 from hawq.qat.checkpoint import describe, restore
 from hawq.qat.model import QuantizedModel
 from hawq.qat.plan import QuantOptions
+from hawq.train.criterion import Criterion, CrossEntropy
 from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.loop import Progress, TrainConfig, TrainState, fit, write_metrics
 
@@ -39,6 +40,7 @@ class QuantizedRun:
         resume: a checkpoint of the same scheme to go on from.
         workers: threads that decode images.
         save_seconds: between two checkpoints within an epoch, at most.
+        criterion: what is minimised.
     """
 
     bits: BitConfig
@@ -49,6 +51,7 @@ class QuantizedRun:
     resume: Path | None = None
     workers: int = 0
     save_seconds: float = 300.0
+    criterion: Criterion = CrossEntropy()
 
 
 def train_quantized(
@@ -101,7 +104,9 @@ def train_quantized(
         return model.cpu(), result
     with progress() as heard:
         steps = -(-len(data.train) // config.batch_size)
-        result = fit(model, batches, steps, evaluate, config, state, heard, save, run.save_seconds, model.suspect)
+        result = fit(
+            model, batches, steps, evaluate, config, state, heard, save, run.save_seconds, model.suspect, run.criterion
+        )
     if result.top1 < state.best:
         model = restore(read_checkpoint(run.folder / "best.pt"), graph).to(run.device)
         result = evaluate()
