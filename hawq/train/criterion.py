@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hawq.errors import UsageError
 
-__all__ = ["Criterion", "CrossEntropy", "Distillation"]
+__all__ = ["PLAIN", "Criterion", "CrossEntropy", "Distillation"]
 
 Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Turn images, (N, C, H, W), logits, (N, classes), and labels, (N,), into the loss, a scalar."""
@@ -30,6 +30,10 @@ class CrossEntropy:
         return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
 
 
+PLAIN = CrossEntropy()
+"""What is trained on unless something else is asked for."""
+
+
 @dataclass(frozen=True)
 class Distillation:
     """alpha T^2 KL(teacher_T || student_T) + (1 - alpha) CE (1503.02531), the divergence summed over the classes.
@@ -45,7 +49,7 @@ class Distillation:
     """
 
     teacher: Callable[[Tensor], Tensor]
-    hard: CrossEntropy = CrossEntropy()
+    hard: CrossEntropy = PLAIN
     alpha: float = 0.95
     temperature: float = 6.0
 
@@ -71,7 +75,8 @@ class Distillation:
             taught = self.teacher(images)
         if taught.shape != logits.shape:
             raise UsageError(
-                f"the teacher has {taught.shape[1]} classes and the network {logits.shape[1]}; choose another --teacher-arch"
+                f"the teacher has {taught.shape[1]} classes and the network {logits.shape[1]}; "
+                "choose another --teacher-arch"
             )
         soft = F.kl_div(
             (logits / self.temperature).log_softmax(1),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hawq.errors import HawqError
 from hawq.files import write_atomically
-from hawq.train.criterion import Criterion, CrossEntropy
+from hawq.train.criterion import PLAIN, Criterion
 from hawq.train.evaluate import Accuracy
 from hawq.train.stop import StopRequest
 
@@ -114,7 +114,7 @@ def fit(
     save: Callable[[TrainState, bool], Any],
     seconds: float = 300.0,
     suspect: Callable[[], str] = lambda: "",
-    criterion: Criterion = CrossEntropy(),
+    criterion: Criterion = PLAIN,
 ) -> Accuracy:
     """Train until `config.epochs` epochs are done.
 

@@ -17,7 +17,7 @@ from hawq.graph.ir import FloatGraph
 from hawq.qat.checkpoint import describe, restore
 from hawq.qat.model import QuantizedModel
 from hawq.qat.plan import QuantOptions
-from hawq.train.criterion import Criterion, CrossEntropy
+from hawq.train.criterion import PLAIN, Criterion
 from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.loop import Progress, TrainConfig, TrainState, fit, write_metrics
 
@@ -51,7 +51,7 @@ class QuantizedRun:
     resume: Path | None = None
     workers: int = 0
     save_seconds: float = 300.0
-    criterion: Criterion = CrossEntropy()
+    criterion: Criterion = PLAIN
 
 
 def train_quantized(
@@ -105,7 +105,17 @@ def train_quantized(
     with progress() as heard:
         steps = -(-len(data.train) // config.batch_size)
         result = fit(
-            model, batches, steps, evaluate, config, state, heard, save, run.save_seconds, model.suspect, run.criterion
+            model,
+            batches,
+            steps,
+            evaluate,
+            config,
+            state,
+            heard,
+            save,
+            seconds=run.save_seconds,
+            suspect=model.suspect,
+            criterion=run.criterion,
         )
     if result.top1 < state.best:
         model = restore(read_checkpoint(run.folder / "best.pt"), graph).to(run.device)

@@ -31,7 +31,7 @@ def test_distillation_is_the_formula_with_the_mean_over_images_alone(case):
 
 
 def test_the_gradient_of_the_teachers_part_is_t_times_the_difference_of_the_softmaxes(case):
-    """d/dz of T^2 KL is T (q - p) / N: for high temperatures the difference of the logits over the classes (1503.02531)."""
+    """d/dz of T^2 KL is T (q - p) / N (1503.02531)."""
     images, logits, taught, labels = case
     loss = Distillation(lambda _: taught, alpha=1.0, temperature=4.0)(images, logits, labels)
     (gradient,) = torch.autograd.grad(loss, logits)
