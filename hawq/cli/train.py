@@ -51,6 +51,10 @@ def train(
     save_minutes: Annotated[
         float, typer.Option("--save-minutes", min=0, help="Between two checkpoints, at most.", rich_help_panel=_TRAIN)
     ] = 5.0,
+    clip_grad_norm: Annotated[
+        float | None,
+        typer.Option("--clip-grad-norm", min=0, help="Largest norm of a step's gradient.", rich_help_panel=_TRAIN),
+    ] = None,
     label_smoothing: Annotated[
         float,
         typer.Option("--label-smoothing", min=0, max=1, help="Share spread over all classes.", rich_help_panel=_TRAIN),
@@ -125,7 +129,8 @@ def train(
         model = load_quantized(resume or session.run.best(bits.scheme), session.graph)
         result = accuracy(model, session.data.batches("test", 128, workers=workers))
     else:
-        given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "momentum": momentum, "weight_decay": wd}
+        given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "momentum": momentum, "weight_decay": wd,
+                 "clip_norm": clip_grad_norm}  # fmt: skip
         recipe = replace(quantized_recipe(session.data.name), seed=seed)
         config = replace(recipe, **{name: value for name, value in given.items() if value is not None})
         options = QuantOptions(fix_bn, act_range_momentum, asymmetric)

@@ -55,6 +55,7 @@ class TrainConfig:
         batch_size: images per step.
         schedule: of the learning rate.
         seed: of the order of images and of augmentation.
+        clip_norm: largest norm of the gradient of all parameters together; a longer one is shortened. None: no limit.
     """
 
     epochs: int
@@ -64,6 +65,7 @@ class TrainConfig:
     batch_size: int = 128
     schedule: Schedule = Schedule.STEP
     seed: int = 0
+    clip_norm: float | None = None
 
 
 @dataclass
@@ -200,6 +202,8 @@ def _step(
         )
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    if config.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
     state.optimizer.step()
     state.step += 1
     state.loss, state.count = state.loss + value * len(labels), state.count + len(labels)

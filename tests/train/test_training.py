@@ -15,7 +15,7 @@ from hawq.graph.trace import trace
 from hawq.qat.checkpoint import load_quantized
 from hawq.qat.plan import QuantOptions
 from hawq.schemes import uniform
-from hawq.train.evaluate import accuracy
+from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.loop import Schedule, TrainConfig, TrainState, fit
 from hawq.train.quantized import QuantizedRun, train_quantized
 
@@ -98,3 +98,29 @@ def test_a_checkpoint_of_another_network_or_scheme_is_refused(graph, tmp_path):
     other = replace(run, bits=uniform("net", graph, 8), resume=tmp_path / "checkpoint.pt")
     with pytest.raises(HawqError, match="holds scheme uniform4, not uniform8"):
         train_quantized(other, graph, tiny_data(), silent)
+
+
+def test_a_long_gradient_is_shortened_to_the_limit():
+    start = torch.tensor([[3.0, -3.0]])
+    moves = []
+    for limit in (None, 0.25, 100.0):
+        model = torch.nn.Linear(1, 2, bias=False)
+        model.weight.data.copy_(start.T)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        config = TrainConfig(epochs=1, lr=1.0, clip_norm=limit)
+        batch = [(torch.ones(1, 1), torch.tensor([1]))]
+        result = Accuracy(0.0, 0.0, 1, torch.zeros(1))
+        fit(
+            model,
+            lambda e, s, b=batch: b,
+            1,
+            lambda r=result: r,
+            config,
+            TrainState(optimizer),
+            Silent(),
+            lambda *_: None,
+        )
+        moves.append(model.weight.detach() - start.T)
+    assert moves[0].norm() > 1
+    assert torch.allclose(moves[1], moves[0] / moves[0].norm() * 0.25, atol=1e-5)
+    assert torch.equal(moves[2], moves[0])
