@@ -38,6 +38,8 @@ def explain(
     metric: opt.MetricOption = opt.DEFAULT_METRIC,
     images: opt.SensitivityImagesOption = 2048,
     batch_size: opt.BatchSizeOption = 32,
+    rel_error: opt.RelErrorOption = 0.1,
+    agreement: opt.AgreementOption = 0.9,
     size: opt.SizeOption = None,
     mean: opt.MeanOption = None,
     std: opt.StdOption = None,
@@ -73,7 +75,7 @@ def explain(
     config = resolve_scheme(scheme, arch, session.graph)
     question = _question(config, session.graph, widths, kinds)
     sampling = Sampling(metric, tuple(sorted({width for pair in question.allowed for width in pair})), seed)
-    enough = UntilStable(_searched(question))
+    enough = UntilStable(_searched(question), rel_error, agreement)
     measured = measure_session(session, sampling, ImageBudget(images, batch_size, workers, device), enough, World())
     found = explained(question, config, measured)
     report(config, question, measured, found)

@@ -12,6 +12,7 @@ __all__ = [
     "DEFAULT_DATA",
     "DEFAULT_METRIC",
     "DEFAULT_SCHEME",
+    "AgreementOption",
     "ArchOption",
     "BatchSizeOption",
     "DataOption",
@@ -26,6 +27,7 @@ __all__ = [
     "NetworkOption",
     "NumClassesOption",
     "PretrainedOption",
+    "RelErrorOption",
     "RunDirOption",
     "SchemeOption",
     "SeedOption",
@@ -113,6 +115,22 @@ MetricOption = Annotated[
     typer.Option(
         "--metric",
         help="jacobian, quadratic, hessian, hessian-activations, fisher, kl, loss, sqnr, eigenvalue or hutchinson.",
+        rich_help_panel=_SENSITIVITY,
+    ),
+]
+RelErrorOption = Annotated[
+    float,
+    typer.Option(
+        "--rel-error", min=0.0, help="Stop only when shares are known this well.", rich_help_panel=_SENSITIVITY
+    ),
+]
+AgreementOption = Annotated[
+    float,
+    typer.Option(
+        "--agreement",
+        min=0.0,
+        max=1.0,
+        help="Stop only when this share of the resamples gives the same scheme.",
         rich_help_panel=_SENSITIVITY,
     ),
 ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["question_costs", "search"]
 
-_SENSITIVITY, _CHOICE = "Sensitivity", "Choice"
+_CHOICE = "Choice"
 
 
 def search(
@@ -49,22 +49,8 @@ def search(
     metric: opt.MetricOption = opt.DEFAULT_METRIC,
     images: opt.SensitivityImagesOption = 2048,
     batch_size: opt.BatchSizeOption = 32,
-    rel_error: Annotated[
-        float,
-        typer.Option(
-            "--rel-error", min=0.0, help="Stop only when shares are known this well.", rich_help_panel=_SENSITIVITY
-        ),
-    ] = 0.1,
-    agreement: Annotated[
-        float,
-        typer.Option(
-            "--agreement",
-            min=0.0,
-            max=1.0,
-            rich_help_panel=_SENSITIVITY,
-            help="Stop only when this share of the resamples gives the same scheme.",
-        ),
-    ] = 0.9,
+    rel_error: opt.RelErrorOption = 0.1,
+    agreement: opt.AgreementOption = 0.9,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="File to write.", show_default="bit_configs/<arch>/<scheme>.json"),
