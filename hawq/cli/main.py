@@ -47,7 +47,9 @@ def _register() -> None:
 def run(application: typer.Typer) -> None:
     """Run an application and turn HawqError and Ctrl-C into a message and an exit code."""
     # One core is left to the rest of the machine: on a busy one, threads that wait for each other run ten times slower.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
+    # Under torchrun each process has one thread, however many there are, so that all numbers of them find the same.
+    threads = 1 if "WORLD_SIZE" in os.environ else max(1, (os.cpu_count() or 2) - 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     try:
         application()
     except HawqError as error:
