@@ -7,7 +7,7 @@ of the same budget, all calibrated on the same 512 images and none trained. Loss
 on the 500 exact test images and on 2,000 exact training images that neither search nor calibration saw. The seconds
 are those of the measurement, one thread, until the stopping rule of `hawq search` or --images end it; samples are kept
 from one budget to the next, and so are the seconds. `eigenvalue` looks at 32 images only, being
-hundreds of times slower.
+tens of times slower.
 """
 
 import argparse
