@@ -10,7 +10,7 @@ from hawq.sensitivity import Sampling, measure
 from search import find_scheme
 from search.confidence import UntilStable
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # last: it has a `networks` of its own
 
 from metrics import Comparison, load_images, reversed_ranking
 
