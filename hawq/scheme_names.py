@@ -4,7 +4,7 @@ import re
 
 from hawq.errors import UsageError
 
-__all__ = ["canonical_name"]
+__all__ = ["canonical_name", "names_budgets"]
 
 _SPELLINGS = {"modelsize": "size"}
 """Words of HAWQ's code -> the word of its documentation, which is ours."""
@@ -37,6 +37,12 @@ def canonical_name(text: str, arch: str | None = None) -> str:
             )
         text = match["scheme"]
     return "+".join(_part(part) for part in text.split("+"))
+
+
+def names_budgets(scheme: str) -> bool:
+    """Tell whether a canonical name is made of budgets, so that a search for them writes the scheme of this name."""
+    parts = [_PART.fullmatch(part) or _ABSOLUTE.fullmatch(part) for part in scheme.split("+")]
+    return all(part is not None and part["word"].lower() != "uniform" for part in parts)
 
 
 def _part(text: str) -> str:

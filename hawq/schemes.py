@@ -11,7 +11,7 @@ from hawq.graph.ir import FloatGraph
 from hawq.graph.structure import pinned_units, tie_groups
 from hawq.hawq_configs import bit_config_of, is_dictionary, read_dictionary
 from hawq.published import PUBLISHED_SOURCE, published_config
-from hawq.scheme_names import canonical_name
+from hawq.scheme_names import canonical_name, names_budgets
 
 __all__ = ["PINNED_BITS", "check_fits", "resolve_scheme", "scheme_of", "uniform"]
 
@@ -79,6 +79,11 @@ def _from_name(name: str, arch: str, graph: FloatGraph, root: Path) -> BitConfig
     budgets = " ".join(f"--budget {budget}" for budget in scheme.split("+"))
     search = f"`hawq search -a {arch} {budgets}`"
     published = published_config(arch, scheme)
+    if published is None and not names_budgets(scheme):
+        raise UsageError(
+            f"scheme {name!r} of {arch} needs {path}, which does not exist; name a scheme by its budget, "
+            "such as bops0.5, or use uniform8, uniform4 or a .json file"
+        )
     if published is None:
         raise UsageError(
             f"scheme {name!r} of {arch} needs {path}, which does not exist; make it with {search}, "

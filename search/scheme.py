@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from hawq.bitconfig import BitConfig, UnitBits
 from hawq.errors import UsageError
@@ -44,7 +45,7 @@ class Question:
         """Of the scheme that answers."""
         return scheme_name(self.budgets)
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, UnitFacts]:
         """Weights and MACs of every unit."""
         return unit_facts(self.graph)
@@ -58,10 +59,20 @@ class Question:
         """
         solve(pose(self, lambda unit, bits: 0.0))
 
-    @property
+    @cached_property
+    def ties(self) -> list[tuple[str, ...]]:
+        """The units that share bits."""
+        return tie_groups(self.graph)
+
+    @cached_property
+    def pinned(self) -> set[str]:
+        """The units that stay at 8 bits in every scheme."""
+        return pinned_units(self.graph)
+
+    @cached_property
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """The tie groups that are searched."""
-        return searched_groups(list(self.graph.units), tie_groups(self.graph), pinned_units(self.graph))
+        return searched_groups(list(self.graph.units), self.ties, self.pinned)
 
 
 @dataclass(frozen=True)
@@ -111,8 +122,7 @@ def pose(question: Question, omega: Omega) -> Problem:
         for group in question.groups
         for unit in group
     }
-    ties, pinned = tie_groups(question.graph), pinned_units(question.graph)
-    return build_problem(question.facts, ties, pinned, table, budgets)
+    return build_problem(question.facts, question.ties, question.pinned, table, budgets)
 
 
 def find_scheme(question: Question, omega: Omega) -> Scheme:

@@ -28,18 +28,20 @@ def bench(
     import torch
 
     from hawq.cli.console import print_json, print_table
-    from hawq.cli.session import DataRequest, open_session
+    from hawq.cli.session import DataRequest, open_data, open_session
     from hawq.integer import IntegerProgram
     from hawq.integer.ops import PixelInput
+    from hawq.runs import RunDir
     from hawq.schemes import scheme_of
     from hawq.train.float import FloatRequest
     from tvm_export import load, measure
 
     torch.set_num_threads(threads)
-    session = open_session(FloatRequest(arch), DataRequest(data, data_path, size=size), run_dir)
-    scheme = scheme_of(quant_scheme, arch)
-    program = IntegerProgram.load(session.run.program(scheme))
-    compiled = load(session.run.export(scheme, target))
+    request, scheme = DataRequest(data, data_path, size=size), scheme_of(quant_scheme, arch)
+    run = RunDir.of(arch, open_data(arch, request, seed=0).name, run_dir)
+    program = IntegerProgram.load(run.program(scheme))  # before a float network is trained for nothing
+    compiled = load(run.export(scheme, target))
+    session = open_session(FloatRequest(arch), request, run_dir)
     raw = isinstance(program.input, PixelInput)
     batch, _ = next(session.data.batches("test", compiled.batch, raw=raw))
     image, _ = next(session.data.batches("test", compiled.batch))

@@ -58,20 +58,24 @@ def explain(
     """
     from hawq.cli.console import print_json
     from hawq.cli.explain_report import facts_of, report
-    from hawq.cli.search import question_costs
+    from hawq.cli.search import costs_with
     from hawq.cli.sensitivity import ImageBudget, measure_session
     from hawq.cli.session import DataRequest, open_session
     from hawq.distributed import World
     from hawq.schemes import resolve_scheme
     from hawq.sensitivity import Sampling
     from hawq.train.float import FloatRequest
+    from search import check_fits, load_table
     from search.confidence import UntilStable
     from search.explain import explain as explained
 
     widths = opt.parse_widths(bits)
     request = DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation)
     session = open_session(FloatRequest(arch, num_classes, pretrained, weights, seed), request, run_dir)
-    kinds = question_costs(latency_table, arch, session.graph, foreign_table)
+    table = load_table(latency_table, arch) if latency_table is not None else None
+    if table is not None:
+        check_fits(table, session.graph, foreign=foreign_table)
+    kinds = costs_with(table)
     config = resolve_scheme(scheme, arch, session.graph)
     question = _question(config, session.graph, widths, kinds)
     sampling = Sampling(metric, tuple(sorted({width for pair in question.allowed for width in pair})), seed)

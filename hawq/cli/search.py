@@ -9,10 +9,10 @@ from hawq.cli import options as opt
 
 if TYPE_CHECKING:
     from hawq.bitconfig import UnitBits
-    from hawq.graph.ir import FloatGraph
     from search.costs import Cost
+    from search.latency import LatencyTable
 
-__all__ = ["question_costs", "search"]
+__all__ = ["costs_with", "search"]
 
 _CHOICE = "Choice"
 
@@ -79,21 +79,22 @@ def search(
     from hawq.distributed import world
     from hawq.sensitivity import Sampling
     from hawq.train.float import FloatRequest
-    from search import Question, find_scheme, options, parse_budget
+    from search import Question, check_fits, find_scheme, load_table, options, parse_budget
     from search.confidence import UntilStable, resample
 
     widths, pins = opt.parse_widths(bits), dict(map(_pin, pin))
     pinned_widths = {width for chosen in pins.values() for width in chosen}
     sampling = Sampling(metric, tuple(sorted({*widths, *pinned_widths})), seed)
-    kinds = question_costs(latency_table, arch, None, foreign_table)
+    table = load_table(latency_table, arch) if latency_table is not None else None
+    kinds = costs_with(table)
     budgets = tuple(parse_budget(text, kinds) for text in budget)
     group = world()
     console.quiet = not group.leads
     request = DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation)
     with group.leader_first():
         session = open_session(FloatRequest(arch, num_classes, pretrained, weights, seed), request, run_dir)
-    if latency_table is not None:
-        question_costs(latency_table, arch, session.graph, foreign_table)
+    if table is not None:
+        check_fits(table, session.graph, foreign=foreign_table)
     question = Question(arch, session.graph, budgets, options(widths, apart=apart), pins, kinds)
     question.check()
     measured = measure_session(
@@ -120,22 +121,11 @@ def search(
         print_json({"scheme": scheme.config.scheme, "path": str(path), **facts})
 
 
-def question_costs(table: Path | None, arch: str, graph: "FloatGraph | None", foreign: bool) -> "dict[str, Cost]":
-    """Return what can be limited: size, BOPS and, with a table, latency; the table is checked against a graph.
+def costs_with(table: "LatencyTable | None") -> "dict[str, Cost]":
+    """Return what can be limited: size, BOPS and, with a table, latency."""
+    from search import COSTS, latency_cost
 
-    Raises:
-        UsageError: the table is of another network or device.
-    """
-    from search.costs import COSTS
-
-    if table is None:
-        return dict(COSTS)
-    from search import check_fits, latency_cost, load_table
-
-    loaded = load_table(table, arch)
-    if graph is not None:
-        check_fits(loaded, graph, foreign=foreign)
-    return {**COSTS, "latency": latency_cost(loaded)}
+    return dict(COSTS) if table is None else {**COSTS, "latency": latency_cost(table)}
 
 
 def _pin(text: str) -> "tuple[str, UnitBits]":

@@ -40,6 +40,7 @@ def test_version(hawq):
         (["costs", "--nonsense"], "--nonsense"),
         (["costs", "--size", "0"], "--size"),
         (["costs", "-a", "resnet181"], "pytorchcv has no network 'resnet181'; similar: resnet18"),
+        (["costs", "--scheme", "mine"], "name a scheme by its budget, such as bops0.5, or use uniform8"),
         (["costs", "--scheme", "bops0.3"], "make it with `hawq search -a resnet20_cifar10 --budget bops0.3`"),
         (["costs", "--scheme", "bit_config_resnet18_bops_0.5"], "is a scheme of resnet18"),
         (["costs", "--scheme", "absent.json"], "absent.json does not exist"),

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from pytorchcv.model_provider import get_model
 
 from hawq.bitconfig import UnitBits
 from hawq.files import read_json
+from hawq.graph.trace import trace
 from search.costs import COSTS, UnitFacts, save_costs, total_cost, unit_facts
 
 NOTES = Path(__file__).parents[3] / "shared" / "notes"
@@ -65,9 +67,7 @@ def test_costs_are_shown_rounded_up_with_four_digits_at_least():
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
 def test_a_traced_network_has_the_published_facts(published, arch):
-    model_provider = pytest.importorskip("pytorchcv.model_provider")
-    trace = pytest.importorskip("hawq.graph.trace").trace
-    graph = trace(model_provider.get_model(arch).eval(), (3, 224, 224))
+    graph = trace(get_model(arch).eval(), (3, 224, 224))
     facts = unit_facts(graph)
     assert {u.name: (u.weights, u.macs) for u in facts.values()} == {
         row["name"]: (row["weights"], row["macs"]) for row in published["layers"][arch]
