@@ -68,6 +68,8 @@ def export(
         )
     console.print(f"integer program: {path}", soft_wrap=True)
     console.print(f"library: {library} ({library.stat().st_size / 2**20:.2f} MiB)", soft_wrap=True)
-    console.print(f"next: hawq verify --target {target}")
+    given = {"-a": network, "--data": data, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
+             "--mean": mean, "--std": std, "--interpolation": interpolation, "--run-dir": run_dir}  # fmt: skip
+    console.print(f"next: {opt.following(f'hawq verify --target {target}', given)}", soft_wrap=True)
     if as_json:
         print_json({"program": str(path), "library": str(library), "certificate": certificate.to_json()})

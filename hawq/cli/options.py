@@ -1,5 +1,6 @@
 """Declare the options that several commands share, each once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,7 @@ __all__ = [
     "ThreadsOption",
     "WeightsOption",
     "WorkersOption",
+    "following",
     "parse_widths",
 ]
 
@@ -148,6 +150,13 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random ch
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images per batch.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Put one JSON document on stdout.")]
+
+
+def following(command: str, given: Mapping[str, object]) -> str:
+    """Return the command that goes on from this one: options with their values, the usual ones left out."""
+    usual = {"-a": DEFAULT_ARCH, "--data": DEFAULT_DATA, "--quant-scheme": DEFAULT_SCHEME}
+    words = (f"{option} {value}" for option, value in given.items() if value not in (None, usual.get(option)))
+    return " ".join([command, *words])
 
 
 def parse_widths(text: str) -> tuple[int, ...]:

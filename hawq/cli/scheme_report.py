@@ -109,7 +109,5 @@ def _verdict(sure: "Confidence", agreement: float) -> str:
 
 def point_on(scheme: str, path: Path, given: Mapping[str, object]) -> None:
     """Name the file that was written and the command that uses it."""
-    usual = {"-a": opt.DEFAULT_ARCH, "--data": opt.DEFAULT_DATA}
-    words = [f"{option} {value}" for option, value in given.items() if value not in (None, usual.get(option))]
-    command = " ".join(["python quant_train.py", f"--quant-scheme {scheme}", *words])
+    command = opt.following(f"python quant_train.py --quant-scheme {scheme}", given)
     console.print(f"bit config: {path}; next: {command}", soft_wrap=True)

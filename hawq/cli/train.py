@@ -129,10 +129,10 @@ def train(
         model = load_quantized(resume or session.run.best(bits.scheme), session.graph)
         result = accuracy(model, session.data.batches("test", 128, workers=workers))
     else:
-        given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "momentum": momentum, "weight_decay": wd,
+        settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "momentum": momentum, "weight_decay": wd,
                  "clip_norm": clip_grad_norm}  # fmt: skip
         recipe = replace(quantized_recipe(session.data.name), seed=seed)
-        config = replace(recipe, **{name: value for name, value in given.items() if value is not None})
+        config = replace(recipe, **{name: value for name, value in settings.items() if value is not None})
         options = QuantOptions(fix_bn, act_range_momentum, asymmetric)
         hard = CrossEntropy(label_smoothing)
         criterion: Criterion = hard
@@ -150,7 +150,10 @@ def train(
             )
             raise
     console.print(f"{bits.scheme}: top-1 {result.top1:.2f}% over {result.images} images, computed in integers")
-    console.print(f"checkpoint: {folder / 'best.pt'}; next: hawq export --target llvm")
+    given = {"-a": arch, "--data": data, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
+             "--mean": mean, "--std": std, "--interpolation": interpolation, "--run-dir": run_dir}  # fmt: skip
+    command = opt.following("hawq export --target llvm", given)
+    console.print(f"checkpoint: {folder / 'best.pt'}; next: {command}", soft_wrap=True)
     if as_json:
         print_json({"scheme": bits.scheme, "top1": result.top1, "top5": result.top5, "images": result.images})
 
