@@ -100,7 +100,9 @@ def requantize(accumulator: Tensor, multiplier: Tensor, shift: Tensor, zero_poin
     return (scaled + zero_point).clamp(lo, hi).int()
 
 
-def nearest_code(value: Tensor, scale: Tensor | float, zero_point: int, lo: int, hi: int) -> Tensor:
+def nearest_code(
+    value: Tensor, scale: Tensor | float, zero_point: int, lo: int, hi: int, out: Tensor | None = None
+) -> Tensor:
     """Return clamp(rint(value / scale) + zero_point, lo, hi), still in the float type of `value`.
 
     The division is IEEE in the type of `value`, ties go to even. NaN has no code; callers check their inputs.
@@ -111,8 +113,10 @@ def nearest_code(value: Tensor, scale: Tensor | float, zero_point: int, lo: int,
         zero_point: of the codes.
         lo: lowest code.
         hi: highest code.
+        out: where to write the codes, of the shape and type of `value`; by default a new tensor.
     """
-    return (torch.round(value / scale) + zero_point).clamp(lo, hi)
+    steps = torch.div(value, scale, out=out).round_()
+    return (steps.add_(zero_point) if zero_point else steps).clamp_(lo, hi)
 
 
 def quantize(value: Tensor, scale: Tensor | float, zero_point: int, lo: int, hi: int) -> Tensor:
