@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hawq.errors import HawqError, UsageError
 from hawq.files import read_tensors
+from hawq.state_dicts import plain_name, read_torch_file, state_dict_of
 
 __all__ = ["InputSpec", "create_model", "input_spec", "load_weights"]
 
@@ -252,12 +253,14 @@ def input_spec(arch: str) -> InputSpec:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a .safetensors file, or a .pth file that holds a state dict, bare or under `state_dict`.
 
+    Containers of DataParallel and torch.compile in the names make no difference.
+
     Raises:
         UsageError: no such file.
         HawqError: the file is torn, holds more than tensors, does not fit, or holds NaN or infinity.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in _read_state(Path(path)).items()}
-    own = model.state_dict()
+    state = _read_state(Path(path))
+    own = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
     problems = {
         "missing": [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
         "unexpected": [name for name in state if name not in own],
@@ -277,20 +280,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise HawqError(f"{path} holds NaN or infinity in {', '.join(broken[:4])}; use a checkpoint from before that")
-    model.load_state_dict(state, strict=False)  # only counters of batches may be absent
+    for name in state:
+        own[name].copy_(state[name])  # only counters of batches may be absent
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        return read_tensors(path)
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist (expected weights, .safetensors or .pth)")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torn bytes lead the unpickler into any error there is
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise HawqError(f"{path} cannot be read as plain tensors ({reason}); it may be torn or hold code") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise HawqError(f"{path} holds no state dict (name -> tensor)")
-    return state
+        return {plain_name(name): tensor for name, tensor in read_tensors(path).items()}
+    return state_dict_of(read_torch_file(path), path)

@@ -2,13 +2,16 @@
 
 import re
 import sys
+from argparse import Namespace
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from hawq.checkpoint import write_checkpoint
 from hawq.errors import HawqError, UsageError
 from hawq.models import InputSpec, create_model, input_spec, load_weights
 
@@ -127,7 +130,10 @@ WRITERS = {
     "safetensors": lambda state, path: save_file({k: v.contiguous() for k, v in state.items()}, path),
     "pth": torch.save,
     "pt": lambda state, path: torch.save({"state_dict": state, "epoch": 3}, path),
+    "net.pt": lambda state, path: torch.save({"net": state, "acc": 93.0}, path),
     "parallel.pth": lambda state, path: torch.save({f"module.{k}": v for k, v in state.items()}, path),
+    "compiled.pth": lambda state, path: torch.save({f"_orig_mod.module.{k}": v for k, v in state.items()}, path),
+    "inner.pth": lambda state, path: torch.save({k.replace("1.", "1.module."): v for k, v in state.items()}, path),
 }
 
 
@@ -190,12 +196,35 @@ def test_files_that_hold_something_else(net, tmp_path):
         torch.save(content, path)
         with pytest.raises(HawqError, match="no state dict"):
             load_weights(net, path)
-    torch.save(net, path)  # a pickled module would run code
-    with pytest.raises(HawqError, match="may be torn or hold code"):
-        load_weights(net, path)
     path.write_bytes(b"\x00\x01 no pickle at all")
     with pytest.raises(HawqError, match="cannot be read"):
         load_weights(net, path)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "kind"),
+    [
+        (lambda net: {"state_dict": net.state_dict(), "args": Namespace(lr=0.1)}, r"argparse\.Namespace"),
+        (lambda net: {"state_dict": net.state_dict(), "best": np.float64(93.1)}, r"numpy\S*\.scalar"),
+        (lambda net: net, r"torch\.nn\.modules\.container\.Sequential"),
+    ],
+)
+def test_objects_beside_the_tensors_are_named_and_the_advice_works(net, tmp_path, monkeypatch, wrap, kind):
+    torch.save(wrap(net), tmp_path / "w.pth")
+    with pytest.raises(HawqError, match=rf"w\.pth holds a {kind}, and reading that may run code") as caught:
+        load_weights(net, tmp_path / "w.pth")
+    monkeypatch.chdir(tmp_path)
+    exec(re.search('python -c "(.*)"', str(caught.value))[1], {})
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    nn.init.zeros_(net[0].weight)
+    load_weights(net, tmp_path / "plain.pth")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_checkpoint_of_hawq_is_no_float_network(net, tmp_path):
+    write_checkpoint(tmp_path / "w.pt", {"model": net.state_dict()})
+    with pytest.raises(HawqError, match=r"is a hawq-checkpoint of hawq.*--resume"):
+        load_weights(net, tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("name", ["absent.pth", "absent.safetensors"])
