@@ -12,7 +12,9 @@ from hawq.integer.program import IntegerProgram
 
 __all__ = ["Certificate", "LayerBound", "certify", "partial_sum_bound"]
 
-_INT32 = (-(2**31), 2**31 - 1)
+_ACCUMULATORS = (-(2**31), 2**31 - 2)
+"""All of int32 but its highest number, which stands for a threshold that is never reached."""
+
 _FLOAT32_EXACT = 2**24
 
 
@@ -32,8 +34,8 @@ class LayerBound:
 
     @property
     def fits_int32(self) -> bool:
-        """Whether a 32-bit accumulator holds every partial sum."""
-        return _INT32[0] <= self.lo and self.hi <= _INT32[1]
+        """Whether a 32-bit accumulator holds every partial sum, and none equals 2^31 - 1."""
+        return _ACCUMULATORS[0] <= self.lo and self.hi <= _ACCUMULATORS[1]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -56,7 +58,7 @@ def partial_sum_bound(weight: Tensor, bias: Tensor, source: TensorType) -> tuple
     """Return an interval that holds every partial sum of sum((x - zx) * w) + bias.
 
     A partial sum takes any subset of the products in any order, so its extremes are reached by the products of one
-    sign; the range of x - zx is widened to include 0, which also covers padding.
+    sign; the range of x - zx, which holds what pads too, is widened to include 0.
 
     Args:
         weight: codes, int8, (O, ...).
@@ -83,7 +85,7 @@ def _bound(op: Op, source: TensorType, constants: dict[str, Tensor]) -> LayerBou
 
 
 def certify(program: IntegerProgram) -> Certificate:
-    """Prove that every accumulator of the program fits int32.
+    """Prove that every accumulator of the program fits int32 and stays below 2^31 - 1.
 
     Raises:
         HawqError: one may not; the message names the op and its interval.
@@ -97,7 +99,7 @@ def certify(program: IntegerProgram) -> Certificate:
     for bound in bounds:
         if not bound.fits_int32:
             raise HawqError(
-                f"op {bound.op!r}: partial sums span {bound.lo} .. {bound.hi}, beyond int32; "
-                "use fewer bits for its weights or its input"
+                f"op {bound.op!r}: partial sums span {bound.lo} .. {bound.hi}, beyond the {_ACCUMULATORS[0]} .. "
+                f"{_ACCUMULATORS[1]} an int32 accumulator may hold; use fewer bits for its weights or its input"
             )
     return Certificate(tuple(bounds))

@@ -166,7 +166,7 @@ def _conv2d(
     op: o.Conv2d, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
 ) -> Tensor:
     dtype = _exact_dtype(types[0], constants)
-    x = _pad((inputs[0] - types[0].zero_point).to(dtype), op.padding)  # x = zx becomes 0
+    x = _pad((inputs[0] - types[0].zero_point).to(dtype), op.padding, value=op.fill)
     weight = constants["weight"].to(dtype)
     return _finish(op, F.conv2d(x, weight, None, op.stride, 0, op.dilation, op.groups), constants)
 
@@ -188,6 +188,16 @@ def _requantize(
     return requantize(x, constants["multiplier"], constants["shift"], op.out.zero_point, op.lo, op.hi)
 
 
+@_kernel(o.Threshold)
+def _threshold(
+    op: o.Threshold, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    rows = inputs[0].transpose(0, 1)  # a binary search in the thresholds of each channel
+    sorted_rows = constants["threshold"].expand(len(rows), -1).contiguous()
+    reached = torch.searchsorted(sorted_rows, rows.flatten(1).contiguous(), right=True)
+    return constants["level"][reached].view(rows.shape).transpose(0, 1).contiguous()
+
+
 @_kernel(o.Add)
 def _add(op: o.Add, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> Tensor:
     m = constants["multiplier"].long()
@@ -207,7 +217,8 @@ def _concat(
 def _max_pool2d(
     op: o.MaxPool2d, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
 ) -> Tensor:
-    x = _pad(inputs[0].float(), op.padding, value=op.out.range[0])  # codes of 16 bits are exact in float32
+    dtype = torch.float64 if op.accumulates else torch.float32  # codes of 16 bits are exact in float32
+    x = _pad(inputs[0].to(dtype), op.padding, value=op.out.range[0])
     return F.max_pool2d(x, op.kernel, op.stride, 0, op.dilation).int()
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "QuantizeInput",
     "Requantize",
     "TensorType",
+    "Threshold",
 ]
 
 ACCUMULATOR_BITS = 32
@@ -37,10 +38,10 @@ class TensorType:
 
     Attributes:
         shape: without the batch dimension: (C, H, W) or (F,).
-        bits: 1..8, 16 for residual streams, 32 for accumulators (logits).
+        bits: 1..8, 16 for residual streams, 32 for accumulators (logits, and what a Threshold reads).
         signed: codes in [-2^(b-1), 2^(b-1)-1] if true, else [0, 2^b-1].
-        scale: real value = scale * (code - zero_point), a float32 number; 1.0 for accumulators, whose per-channel
-            scales are the program's `output_scale`.
+        scale: real value = scale * (code - zero_point), a float32 number; 1.0 for accumulators, whose scales are per
+            channel: the logits' are the program's `output_scale`, others live in the thresholds of their reader.
         zero_point: integer, inside the code range.
     """
 
@@ -132,13 +133,15 @@ class Conv2d(_Clamped):
     """Convolve: acc = sum((x - zx) * w) + bias in int32, then requantize per output channel.
 
     Constants: weight int8 (O, I/groups, KH, KW), bias int32 (O,); multiplier int32 (O,), shift int32 (O,) unless the
-    output is the accumulator. `padding` is (top, bottom, left, right), filled with zx.
+    output is the accumulator. `padding` is (top, bottom, left, right), filled with the code zx + fill: `fill` is the
+    value of x - zx that padding holds, 0 for zeros, 1 where a binary network pads with +1.
     """
 
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
     groups: int
+    fill: int = 0
     constants: ClassVar[tuple[str, ...]] = ("weight", "bias", "multiplier", "shift")
 
 
@@ -156,6 +159,20 @@ class Requantize(_Clamped):
     """Rescale codes: clamp((((x - zx) * m + 2^(s-1)) >> s) + zy, lo, hi). Constants: multiplier, shift int32 (1,)."""
 
     constants: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Threshold(Op):
+    """Count the thresholds a number reaches: y = level[#{j : x >= threshold_cj}], x as stored, zero point and all.
+
+    Batch norm, activation and any monotone quantizer behind an accumulator, a stream or codes are one such op
+    (FINN, arXiv 1612.07119). Constants: threshold int32 (C, L-1) or (1, L-1), non-decreasing along the last axis;
+    level int32 (L,), 2 <= L <= 256, strictly increasing codes of the output. A threshold of -2^31 is always reached
+    and one of 2^31 - 1 never: the certificate keeps accumulators below that.
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ("threshold", "level")
 
 
 @_register

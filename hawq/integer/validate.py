@@ -12,8 +12,16 @@ from hawq.integer.geometry import pooled_size
 
 __all__ = ["validate"]
 
-_DTYPES = {"weight": torch.int8, "bias": torch.int32, "shift": torch.int32, "multiplier": torch.int32}
+_DTYPES = {
+    "weight": torch.int8, "bias": torch.int32, "shift": torch.int32, "multiplier": torch.int32,
+    "threshold": torch.int32, "level": torch.int32,
+}  # fmt: skip
 _PIXEL_DTYPES = {"multiplier": torch.int64, "offset": torch.int64, "shift": torch.int32}
+
+_GIVE_ACCUMULATORS = (o.Conv2d, o.Linear, o.MaxPool2d, o.Concat, o.Flatten)
+"""Ops that make accumulators or move them; every other op's output is codes."""
+
+_MOST_LEVELS = 256
 
 _OpT = TypeVar("_OpT", bound=o.Op)
 _Rule = Callable[[_OpT, Sequence[o.TensorType], Mapping[str, Tensor]], None]
@@ -42,6 +50,8 @@ def validate(ops: Sequence[o.Op], tensors: Mapping[str, Tensor], output_scale: T
         missing = [name for name in op.inputs if name not in types]
         _require(not missing, where, f"reads {missing} before they are produced")
         _require(op.arity is None or len(op.inputs) == op.arity, where, f"has {len(op.inputs)} inputs, not {op.arity}")
+        codes = isinstance(op, _GIVE_ACCUMULATORS) or not op.accumulates
+        _require(codes, where, f"its output has {op.out.bits} bits, allowed are 1..8 and {o.STREAM_BITS}")
         constants = _constants(op, tensors, where)
         expected.update(f"{op.name}.{constant}" for constant in constants)
         if isinstance(op, o._Clamped):
@@ -119,7 +129,7 @@ def _pixel_input(op: o.PixelInput, inputs: Sequence[o.TensorType], constants: Ma
 
 
 def _check_accumulation(op: o.Op, source: o.TensorType, outputs: int, constants: Mapping[str, Tensor]) -> None:
-    _check(op.accumulates or source.bits <= o.STREAM_BITS, "reads accumulators")
+    _check(source.bits <= o.STREAM_BITS, "reads accumulators; requantize or threshold them first")
     _check_shape(tuple(constants["bias"].shape), (outputs,), "bias")
     _check(op.out.shape[0] == outputs, f"has {outputs} rows of weights for {op.out.shape[0]} channels")
     if not op.accumulates:
@@ -135,6 +145,8 @@ def _conv2d(op: o.Conv2d, inputs: Sequence[o.TensorType], constants: Mapping[str
            f"weights {tuple(weight.shape)} with groups {op.groups} do not fit {source.shape[0]} channels")  # fmt: skip
     size = pooled_size(source.shape[1:], (kh, kw), op.stride, op.padding, op.dilation)
     _check_shape(op.out.shape[1:], size, "output map")
+    lo, hi = (code - source.zero_point for code in source.range)
+    _check(lo <= op.fill <= hi, f"pads with x - zx = {op.fill}, allowed by its input's codes are {lo}..{hi}")
     _check_accumulation(op, source, outputs, constants)
 
 
@@ -149,6 +161,21 @@ def _linear(op: o.Linear, inputs: Sequence[o.TensorType], constants: Mapping[str
 def _requantize(op: o.Requantize, inputs: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> None:
     _check_shape(op.out.shape, inputs[0].shape, "output")
     _check_dyadic(constants, (1,))
+
+
+@_rule(o.Threshold)
+def _threshold(op: o.Threshold, inputs: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> None:
+    threshold, level = constants["threshold"], constants["level"]
+    _check_shape(op.out.shape, inputs[0].shape, "output")
+    _check(level.dim() == 1 and 2 <= len(level) <= _MOST_LEVELS,
+           f"level has shape {tuple(level.shape)}, allowed are 2..{_MOST_LEVELS} levels in one dimension")  # fmt: skip
+    allowed = [(channels, len(level) - 1) for channels in (op.out.shape[0], 1)]
+    _check(tuple(threshold.shape) in allowed,
+           f"threshold has shape {tuple(threshold.shape)}, expected {allowed[0]} or {allowed[1]}")  # fmt: skip
+    _check(bool((threshold[:, 1:] >= threshold[:, :-1]).all()), "thresholds of a channel decrease; sort them")
+    _check(bool((level[1:] > level[:-1]).all()), f"levels {level.tolist()} do not increase strictly")
+    (lo, hi), ends = op.out.range, (int(level[0]), int(level[-1]))
+    _check(lo <= ends[0] and ends[1] <= hi, f"levels {ends[0]}..{ends[1]} are outside its codes {lo}..{hi}")
 
 
 @_rule(o.Add)

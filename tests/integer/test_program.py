@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import binary_network
 from strategies import CASES
 
 from hawq.errors import HawqError, UsageError
@@ -43,11 +44,19 @@ def program():
 
 
 def test_round_trip_keeps_every_field_and_integer(program, tmp_path):
+    _assert_survives_a_file(program, tmp_path)
+
+
+def test_thresholds_and_fill_survive_a_file(tmp_path):
+    _assert_survives_a_file(binary_network(), tmp_path)
+
+
+def _assert_survives_a_file(program, tmp_path):
     program.save(tmp_path / "program.json", note="kept")
     read = IntegerProgram.load(tmp_path / "program.json")
     assert (read.arch, read.scheme, read.ops) == (program.arch, program.scheme, program.ops)
     assert read.output_scale.tolist() == program.output_scale.tolist()
-    image = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(1)) * 5
+    image = torch.randn(2, *program.input.out.shape, generator=torch.Generator().manual_seed(1)) * 5
     for name, codes in ReferenceExecutor(program).trace(image).items():
         assert codes.tolist() == ReferenceExecutor(read).trace(image)[name].tolist()
 
@@ -59,8 +68,8 @@ def test_two_saves_write_the_same_bytes(program, tmp_path):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
-# Linear, Add and Concat need more than an image in front of them: small_program and the whole networks hold them.
-_BEHIND_AN_IMAGE = [kind for kind in CASES if kind not in (o.Linear, o.Add, o.Concat)]
+# These need more than an image in front of them: small_program, binary_network and the whole networks hold them.
+_BEHIND_AN_IMAGE = [kind for kind in CASES if kind not in (o.Linear, o.Add, o.Concat, o.Threshold)]
 
 
 @pytest.mark.parametrize("kind", _BEHIND_AN_IMAGE, ids=lambda kind: kind.__name__)
@@ -87,6 +96,7 @@ def test_every_kind_of_op_survives_a_file(kind, data, tmp_path_factory):
         ({"hi": 16}, "clamp 0..16 is outside its codes 0..15"),
         ({"groups": 2}, "do not fit 2 channels"),
         ({"padding": (0, 0, 0, 0)}, "output map has shape"),
+        ({"fill": 128}, "pads with x - zx = 128, allowed by its input's codes are -128..127"),
     ],
 )
 def test_a_broken_op_is_named(changes, problem):
@@ -109,6 +119,45 @@ def test_a_broken_constant_is_named(constant, tensor, problem):
     tensors = {k: v for k, v in tensors.items() if k != constant} | ({} if tensor is None else {constant: tensor})
     with pytest.raises(HawqError, match=problem):
         validate(ops, tensors, scale)
+
+
+@pytest.mark.parametrize(
+    ("constant", "tensor", "problem"),
+    [
+        ("threshold", [[0, 2, 1]] * 3, "decrease"),
+        ("threshold", [[0, 1, 2]] * 2, r"shape \(2, 3\), expected \(3, 3\) or \(1, 3\)"),
+        ("threshold", [0, 1, 2], r"shape \(3,\)"),
+        ("threshold", [[0, 1]] * 3, r"shape \(3, 2\)"),
+        ("level", [0, 1, 1, 3], "do not increase"),
+        ("level", [-1, 0, 1, 3], "levels -1..3 are outside its codes 0..3"),
+        ("level", [0, 1, 2, 4], "levels 0..4 are outside"),
+        ("level", [0], "allowed are 2..256 levels"),
+        ("level", list(range(257)), "allowed are 2..256 levels"),
+    ],
+)
+def test_a_broken_threshold_is_named(constant, tensor, problem):
+    program = binary_network()
+    tensors = {**program.tensors, f"steps.{constant}": torch.tensor(tensor, dtype=torch.int32)}
+    with pytest.raises(HawqError, match=f"op 'steps' .Threshold.: .*{problem}"):
+        dataclasses.replace(program, tensors=tensors)
+
+
+def test_only_convolutions_and_linear_layers_make_accumulators():
+    program = binary_network()
+    ops = [dataclasses.replace(op, out=TensorType(op.out.shape, 32, True)) if op.name == "steps" else op
+           for op in program.ops]  # fmt: skip
+    with pytest.raises(HawqError, match=r"'steps' .Threshold.: its output has 32 bits, allowed are 1..8 and 16"):
+        dataclasses.replace(program, ops=tuple(ops))
+
+
+def test_codes_are_made_of_accumulators_before_a_layer_reads_them():
+    program = binary_network()
+    ops = [dataclasses.replace(op, inputs=("flat",)) if op.name == "logits" else op for op in program.ops]
+    flat = o.Flatten(name="flat", inputs=("middle",), out=TensorType((24,), 32, True))
+    ops = (*(op for op in ops if op.name not in ("steps", "flat", "logits")), flat, ops[-1])
+    tensors = {name: tensor for name, tensor in program.tensors.items() if not name.startswith("steps.")}
+    with pytest.raises(HawqError, match=r"'logits' .Linear.: reads accumulators; requantize or threshold them first"):
+        dataclasses.replace(program, ops=ops, tensors=tensors)
 
 
 def test_torn_and_missing_files_are_refused(program, tmp_path):

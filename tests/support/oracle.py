@@ -49,8 +49,9 @@ def _conv2d(op, x, types, c) -> Array:
         total = int(c["bias"][k])
         for i, r, q in np.ndindex(per_group, kh, kw):
             h, w = oh * sh - top + r * dh, ow * sw - left + q * dw
-            if 0 <= h < x[0].shape[2] and 0 <= w < x[0].shape[3]:
-                total += (int(x[0][n, group * per_group + i, h, w]) - zero) * int(weight[k, i, r, q])
+            inside = 0 <= h < x[0].shape[2] and 0 <= w < x[0].shape[3]
+            value = int(x[0][n, group * per_group + i, h, w]) - zero if inside else op.fill
+            total += value * int(weight[k, i, r, q])
         out[n, k, oh, ow] = total if op.accumulates else _finish(op, total, c["multiplier"][k], c["shift"][k])
     return out
 
@@ -68,6 +69,14 @@ def _linear(op, x, types, c) -> Array:
 def _requantize(op, x, types, c) -> Array:
     finish = np.vectorize(lambda v: _finish(op, v - types[0].zero_point, c["multiplier"][0], c["shift"][0]))
     return finish(x[0])
+
+
+def _threshold(op, x, types, c) -> Array:
+    out = np.empty_like(x[0])
+    for index in np.ndindex(out.shape):
+        row = c["threshold"][index[1] if len(c["threshold"]) > 1 else 0]
+        out[index] = c["level"][sum(int(x[0][index]) >= int(t) for t in row)]
+    return out
 
 
 def _add(op, x, types, c) -> Array:

@@ -75,7 +75,9 @@ def convolutions(draw):
     out_size = pooled_size(size, kernel, stride, padding, dilation)
     out, limits = _outputs(draw, (outputs, *out_size))
     constants = _accumulation(draw, generator, source, out, (outputs, channels // groups, *kernel))
-    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    lo, hi = (code - source.zero_point for code in source.range)
+    fill = draw(st.sampled_from([0, 0, lo, hi]))
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "fill": fill}
     op = o.Conv2d(name="op", inputs=("x",), out=out, **limits, **geometry)
     return op, [codes(generator, source)], [source], constants
 
@@ -98,6 +100,24 @@ def requantizations(draw):
     multiplier, shift = dyadic(torch.tensor([ratio], dtype=torch.float64))
     op = o.Requantize(name="op", inputs=("x",), out=out, **_clamp(draw, out))
     return op, [codes(generator, source)], [source], {"multiplier": multiplier.int(), "shift": shift.int()}
+
+
+@st.composite
+def thresholds(draw):
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    shape = (draw(st.integers(1, 5)), *draw(st.sampled_from([(), (3, 4)])))
+    source = draw(st.one_of(tensor_types(shape), st.just(o.TensorType(shape, o.ACCUMULATOR_BITS, True))))
+    out = draw(tensor_types(shape))
+    lowest, highest = out.range
+    levels = draw(st.integers(2, min(256, highest - lowest + 1)))
+    level = torch.randperm(min(highest - lowest + 1, 999), generator=generator)[:levels].sort().values + lowest
+    x = codes(generator, source)
+    rows = draw(st.sampled_from([1, shape[0]]))
+    met = x.flatten()[torch.randint(x.numel(), (rows, levels - 1), generator=generator)]  # every one ties with a code
+    end = torch.tensor(draw(st.sampled_from([-(2**31), 2**31 - 1])), dtype=torch.int32)  # always or never reached
+    threshold = torch.where(torch.rand(met.shape, generator=generator) < 0.2, end, met).sort(1).values
+    op = o.Threshold(name="op", inputs=("x",), out=out)
+    return op, [x], [source], {"threshold": threshold.int(), "level": level.int()}
 
 
 @st.composite
@@ -195,6 +215,7 @@ CASES = {
     o.Conv2d: convolutions(),
     o.Linear: linears(),
     o.Requantize: requantizations(),
+    o.Threshold: thresholds(),
     o.Add: additions(),
     o.Concat: concatenations(),
     o.MaxPool2d: max_pools(),
