@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hawq.errors import HawqError, UsageError
 from hawq.files import read_tensors
-from hawq.state_dicts import plain_name, read_torch_file, state_dict_of
+from hawq.state_dicts import copy_state, plain_name, read_torch_file, state_dict_of
 
 __all__ = ["InputSpec", "create_model", "input_spec", "load_weights"]
 
@@ -259,32 +259,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         UsageError: no such file.
         HawqError: the file is torn, holds more than tensors, does not fit, or holds NaN or infinity.
     """
-    state = _read_state(Path(path))
-    own = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
-    problems = {
-        "missing": [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
-        "unexpected": [name for name in state if name not in own],
-        "misshapen": [
-            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ],
-    }
-    found = [f"{len(names)} {kind} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
-             for kind, names in problems.items() if names]  # fmt: skip
-    if found:
-        raise HawqError(
-            f"{path} does not fit the network: {'; '.join(found)}; give the weights of this very network "
-            "(the same -a and number of classes)"
-        )
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
-        raise HawqError(f"{path} holds NaN or infinity in {', '.join(broken[:4])}; use a checkpoint from before that")
-    for name in state:
-        own[name].copy_(state[name])  # only counters of batches may be absent
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
+    path = Path(path)
     if path.suffix == ".safetensors":
-        return {plain_name(name): tensor for name, tensor in read_tensors(path).items()}
-    return state_dict_of(read_torch_file(path), path)
+        state = {plain_name(name): tensor for name, tensor in read_tensors(path).items()}
+    else:
+        state = state_dict_of(read_torch_file(path), path)
+    copy_state({plain_name(name): tensor for name, tensor in model.state_dict().items()}, state, path)

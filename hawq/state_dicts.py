@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hawq.errors import HawqError, UsageError, reason
 
-__all__ = ["plain_name", "read_torch_file", "state_dict_of"]
+__all__ = ["copy_state", "plain_name", "read_torch_file", "state_dict_of"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts keep the state dict."""
@@ -71,3 +71,38 @@ def state_dict_of(document: object, path: Path) -> dict[str, Tensor]:
     ):
         raise HawqError(f"{path} holds no state dict (name -> tensor), bare or under {', '.join(_WRAPPERS)}")
     return {plain_name(name): tensor for name, tensor in state.items()}
+
+
+@torch.no_grad()
+def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    """Copy tensors of a file into those of a network, in place: all of them, or none where one does not fit.
+
+    Args:
+        own: name -> tensor of the network; counters of batches may be absent in `state`.
+        state: name -> tensor of the file.
+        path: the file, for messages.
+
+    Raises:
+        HawqError: a tensor is missing, unexpected, of another shape, or holds NaN or infinity.
+    """
+    problems = {
+        "missing": [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
+        "unexpected": [name for name in state if name not in own],
+        "misshapen": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    }
+    found = [f"{len(names)} {kind} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+             for kind, names in problems.items() if names]  # fmt: skip
+    if found:
+        raise HawqError(
+            f"{path} does not fit the network: {'; '.join(found)}; give the weights of this very network "
+            "(the same -a and number of classes)"
+        )
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise HawqError(f"{path} holds NaN or infinity in {', '.join(broken[:4])}; use a checkpoint from before that")
+    for name, tensor in state.items():
+        own[name].copy_(tensor)
