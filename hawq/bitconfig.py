@@ -1,7 +1,7 @@
 """Hold a bit config: unit name -> (weight bits, input activation bits). A scheme is its name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from hawq.errors import HawqError
 from hawq.files import read_json, write_json
 from hawq.runs import slug
 
-__all__ = ["BitConfig", "UnitBits"]
+__all__ = ["BitConfig", "UnitBits", "UnitQuantizers"]
 
 _FORMAT, _VERSION = "hawq-bit-config", 1
 
 
 class UnitBits(NamedTuple):
-    """Bits of one unit: its weights and the activation it reads, each 2..8."""
+    """Bits of one unit: its weights and the activation it reads, each 1..8."""
 
     weight: int
     activation: int
@@ -25,29 +25,41 @@ class UnitBits(NamedTuple):
         return f"{self.weight}" if self.weight == self.activation else f"W{self.weight}A{self.activation}"
 
 
+class UnitQuantizers(NamedTuple):
+    """Names of the quantizers of one unit: of its weights and of the activation it reads; None: the network's."""
+
+    weight: str | None = None
+    activation: str | None = None
+
+
 @dataclass(frozen=True)
 class BitConfig:
-    """Assign bits to every unit of a network.
+    """Assign bits to every unit of a network, and quantizers to those that have their own.
 
     Attributes:
         arch: the network's name as given to `-a`.
         scheme: the name of this assignment, for example `uniform8` or `bops0.5`.
         units: unit name -> bits, in the order of the network.
+        quantizers: unit name -> quantizers, for the units that name one.
     """
 
     arch: str
     scheme: str
     units: Mapping[str, UnitBits]
+    quantizers: Mapping[str, UnitQuantizers] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that every width is one the integer program can hold.
+        """Check that every width is one the integer program can hold, and that quantizers belong to units.
 
         Raises:
-            HawqError: a width outside 2..8.
+            HawqError: a width outside 1..8, or a quantizer of no unit.
         """
         for unit, bits in self.units.items():
-            if not all(isinstance(b, int) and 2 <= b <= 8 for b in bits):
-                raise HawqError(f"bit config {self.scheme}: unit {unit} has bits {tuple(bits)}; allowed are 2..8")
+            if not all(isinstance(b, int) and 1 <= b <= 8 for b in bits):
+                raise HawqError(f"bit config {self.scheme}: unit {unit} has bits {tuple(bits)}; allowed are 1..8")
+        for unit in self.quantizers:
+            if unit not in self.units:
+                raise HawqError(f"bit config {self.scheme}: {unit} has a quantizer but no bits")
 
     @staticmethod
     def default_path(arch: str, scheme: str, root: Path = Path("bit_configs")) -> Path:
@@ -56,8 +68,12 @@ class BitConfig:
 
     def save(self, path: Path, **extra: object) -> None:
         """Write the config as JSON; `extra` (budgets, costs, versions) is kept beside the bits."""
-        units = {name: {"weight": bits.weight, "activation": bits.activation} for name, bits in self.units.items()}
+        units = {name: self._entry(name) for name in self.units}
         write_json(path, _FORMAT, _VERSION, {"arch": self.arch, "scheme": self.scheme, "units": units, **extra})
+
+    def _entry(self, unit: str) -> dict[str, object]:
+        named = self.quantizers.get(unit, UnitQuantizers())._asdict()
+        return self.units[unit]._asdict() | {f"{key}_quantizer": name for key, name in named.items() if name}
 
     @classmethod
     def load(cls, path: Path) -> "BitConfig":
@@ -65,11 +81,16 @@ class BitConfig:
 
         Raises:
             UsageError: no such file.
-            HawqError: the file is torn, of another format, or holds widths outside 2..8.
+            HawqError: the file is torn, of another format, or holds widths outside 1..8.
         """
         document = read_json(path, _FORMAT, _VERSION)
         try:
-            units = {name: UnitBits(bits["weight"], bits["activation"]) for name, bits in document["units"].items()}
-            return cls(document["arch"], document["scheme"], units)
+            entries = document["units"]
+            units = {name: UnitBits(entry["weight"], entry["activation"]) for name, entry in entries.items()}
+            named = {
+                name: UnitQuantizers(*(entry.get(f"{key}_quantizer") for key in UnitQuantizers._fields))
+                for name, entry in entries.items()
+            }
+            return cls(document["arch"], document["scheme"], units, {n: q for n, q in named.items() if any(q)})
         except (KeyError, TypeError, AttributeError) as error:
             raise HawqError(f"{path}: every unit needs 'weight' and 'activation' bits ({error!r})") from error

@@ -20,7 +20,7 @@ def write_checkpoint(path: Path, body: Mapping[str, Any]) -> None:
     """Write tensors, numbers, strings and containers of them.
 
     The keys of a quantized network's checkpoint: `arch`, `scheme`, `units` (unit -> [weight bits, activation bits]),
-    `options` (QuantOptions), `model` (state dict), `optimizer`, `epoch` (epochs done), `step` (steps done), `loss` and
+    `quantizers` (unit -> names of its own), `options` (QuantOptions), `model` (state dict), `optimizer`, `epoch` (epochs done), `step` (steps done), `loss` and
     `count` (sum and images of the epoch that is under way), `best` (best top-1 so far, percent), `history`, `settings`
     (the resolved training options). Equal bodies give equal bytes, whatever the file is called.
     """

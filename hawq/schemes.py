@@ -32,7 +32,7 @@ def resolve_scheme(name: str, arch: str, graph: FloatGraph, root: Path = Path("b
     """Return the bit config a scheme name or file stands for.
 
     Args:
-        name: `uniform2` .. `uniform8`, the name of a searched scheme (`<root>/<arch>/<name>.json`) or else of a
+        name: `uniform1` .. `uniform8`, the name of a searched scheme (`<root>/<arch>/<name>.json`) or else of a
             published one, in any spelling that `canonical_name` reads; or a .json file, ours or a dictionary of HAWQ's.
         arch: the network's name.
         graph: the network; every entry must name one of its units.
@@ -71,7 +71,7 @@ def _from_file(path: Path, arch: str, graph: FloatGraph) -> BitConfig:
 
 def _from_name(name: str, arch: str, graph: FloatGraph, root: Path) -> BitConfig:
     scheme = canonical_name(name, arch)
-    if match := re.fullmatch(r"uniform([2-8])", scheme):
+    if match := re.fullmatch(r"uniform([1-8])", scheme):
         return uniform(arch, graph, int(match[1]))
     path = BitConfig.default_path(arch, scheme, root)
     if path.is_file():

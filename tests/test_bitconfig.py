@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hawq.bitconfig import BitConfig, UnitBits
+from hawq.bitconfig import BitConfig, UnitBits, UnitQuantizers
 from hawq.errors import HawqError, UsageError
 
 CONFIG = BitConfig("resnet18", "bops0.5", {"stem": UnitBits(8, 8), "conv": UnitBits(4, 8), "head": UnitBits(2, 3)})
@@ -18,9 +18,18 @@ def test_a_config_comes_back_in_the_order_of_the_network(tmp_path):
     assert json.loads(path.read_text())["objective"] == 1.5
 
 
-@pytest.mark.parametrize("bits", [(1, 8), (8, 9), (8, 16), (4.0, 4), ("4", 4)])
-def test_widths_outside_2_to_8_are_refused(bits):
-    with pytest.raises(HawqError, match=r"unit conv has bits .*; allowed are 2\.\.8"):
+def test_quantizers_of_single_units_come_back(tmp_path):
+    named = {"conv": UnitQuantizers("lsq", None), "head": UnitQuantizers(None, "pact")}
+    config = BitConfig("net", "s", CONFIG.units, named)
+    config.save(tmp_path / "a.json")
+    assert BitConfig.load(tmp_path / "a.json") == config
+    with pytest.raises(HawqError, match="stray has a quantizer but no bits"):
+        BitConfig("net", "s", CONFIG.units, {"stray": UnitQuantizers("lsq")})
+
+
+@pytest.mark.parametrize("bits", [(0, 8), (8, 9), (8, 16), (4.0, 4), ("4", 4)])
+def test_widths_outside_1_to_8_are_refused(bits):
+    with pytest.raises(HawqError, match=r"unit conv has bits .*; allowed are 1\.\.8"):
         BitConfig("net", "odd", {"conv": UnitBits(*bits)})
 
 

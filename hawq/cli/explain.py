@@ -114,7 +114,7 @@ def _budgets(scheme: str, kinds: "Mapping[str, Cost]") -> "tuple[Budget, ...]":
     from hawq.errors import UsageError
     from search import parse_budget
 
-    if re.fullmatch(r"uniform[2-8]", scheme):
+    if re.fullmatch(r"uniform[1-8]", scheme):
         return ()
     try:
         return tuple(parse_budget(text, kinds) for text in scheme.split("+"))

@@ -16,12 +16,13 @@ def clamp(value: Tensor, limits: ir.Clamp | None) -> Tensor:
     return value if limits is None else value.clamp(limits.lo, limits.hi)
 
 
-def convolve(value: Tensor, weight: Tensor, bias: Tensor | None, op: ir.Conv2d) -> Tensor:
-    """Convolve (N, C, H, W) with weights (O, C/groups, KH, KW), zero padding on each side as the op says."""
+def convolve(value: Tensor, weight: Tensor, bias: Tensor | None, op: ir.Conv2d, fill: float = 0.0) -> Tensor:
+    """Convolve (N, C, H, W) with weights (O, C/groups, KH, KW), `fill` as padding on each side as the op says."""
     top, bottom, left, right = op.padding
-    if (top, left) == (bottom, right):
+    if (top, left) == (bottom, right) and not fill:
         return F.conv2d(value, weight, bias, op.stride, (top, left), op.dilation, op.groups)
-    return F.conv2d(F.pad(value, (left, right, top, bottom)), weight, bias, op.stride, 0, op.dilation, op.groups)
+    padded = F.pad(value, (left, right, top, bottom), value=fill)
+    return F.conv2d(padded, weight, bias, op.stride, 0, op.dilation, op.groups)
 
 
 def max_pool(value: Tensor, op: ir.MaxPool2d) -> Tensor:

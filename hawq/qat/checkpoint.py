@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hawq.bitconfig import BitConfig, UnitBits
+from hawq.bitconfig import BitConfig, UnitBits, UnitQuantizers
 from hawq.checkpoint import read_checkpoint
 from hawq.errors import HawqError, reason
 from hawq.graph.ir import FloatGraph
 from hawq.qat.model import QuantizedModel
-from hawq.qat.plan import QuantOptions
+from hawq.quantizers import QuantOptions
 
 __all__ = ["describe", "load_quantized", "restore"]
 
@@ -21,6 +21,7 @@ def describe(model: QuantizedModel) -> dict[str, Any]:
         "arch": model.bits.arch,
         "scheme": model.bits.scheme,
         "units": {name: list(bits) for name, bits in model.bits.units.items()},
+        "quantizers": {name: list(named) for name, named in model.bits.quantizers.items()},
         "options": asdict(model.options),
         "model": model.state_dict(),
     }
@@ -38,7 +39,9 @@ def restore(body: Mapping[str, Any], graph: FloatGraph) -> QuantizedModel:
     """
     try:
         units = {name: UnitBits(*bits) for name, bits in body["units"].items()}
-        model = QuantizedModel(graph, BitConfig(body["arch"], body["scheme"], units), QuantOptions(**body["options"]))
+        quantizers = {name: UnitQuantizers(*named) for name, named in body["quantizers"].items()}
+        bits = BitConfig(body["arch"], body["scheme"], units, quantizers)
+        model = QuantizedModel(graph, bits, QuantOptions(**body["options"]))
         model.load_state_dict(body["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise HawqError(f"the checkpoint does not fit the network ({reason(error)}); train it again") from error

@@ -8,7 +8,7 @@ from torch import Tensor
 from hawq.graph.ir import BatchNorm, Conv2d, FloatGraph, Linear
 from hawq.quantizers.weight import per_channel
 
-__all__ = ["NormState", "fold", "folded_weight", "norm_state"]
+__all__ = ["NormState", "fold", "fold_affine", "folded_weight", "norm_state"]
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,22 @@ def norm_state(graph: FloatGraph, norm: BatchNorm) -> NormState:
     return NormState(weight, bias, mean, var, norm.eps)
 
 
-def fold(weight: Tensor, bias: Tensor | None, norm: NormState) -> tuple[Tensor, Tensor]:
-    """Return w' = w * g / sqrt(var + eps) and b' = (b - mean) * g / sqrt(var + eps) + beta (2011.10680).
+def fold_affine(bias: Tensor | None, norm: NormState) -> tuple[Tensor, Tensor]:
+    """Return the factor f = g / sqrt(var + eps) of the weights and the bias b' = (b - mean) * f + beta (2011.10680).
 
     Args:
-        weight: float, (O, ...).
         bias: float, (O,), or None for zeros.
         norm: running statistics and affine parameters of the O channels.
     """
     factor = norm.weight / torch.sqrt(norm.var + norm.eps)
     centred = -norm.mean if bias is None else bias - norm.mean
-    return weight * per_channel(factor, weight), centred * factor + norm.bias
+    return factor, centred * factor + norm.bias
+
+
+def fold(weight: Tensor, bias: Tensor | None, norm: NormState) -> tuple[Tensor, Tensor]:
+    """Return w' = w * f and b' of `fold_affine`; weights are float, (O, ...)."""
+    factor, folded_bias = fold_affine(bias, norm)
+    return weight * per_channel(factor, weight), folded_bias
 
 
 def folded_weight(graph: FloatGraph, unit: str) -> tuple[Tensor, Tensor]:

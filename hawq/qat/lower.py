@@ -15,10 +15,12 @@ from hawq.integer import ops as o
 from hawq.integer.arithmetic import code_range, dyadic, dyadic_shared
 from hawq.integer.ops import ACCUMULATOR_BITS, TensorType
 from hawq.integer.program import IntegerProgram
+from hawq.qat.thresholds import accumulator_thresholds, code_thresholds
+from hawq.quantizers.threshold import ThresholdActivation
 
 if TYPE_CHECKING:
     from hawq.qat.model import QuantizedModel
-    from hawq.quantizers.activation import ActivationQuantizer
+    from hawq.quantizers import ActivationQuantizer
 
 __all__ = ["PixelScaling", "lower"]
 
@@ -81,7 +83,10 @@ class _Lowering:
         after = quantizer.tensor_type(before.shape)
         if after == before:
             return source
-        if name not in self.types:
+        if name not in self.types and isinstance(quantizer, ThresholdActivation):
+            limits = code_thresholds(quantizer.levels(), before)
+            self.emit(o.Threshold(name=name, inputs=(source,), out=after), **limits)
+        elif name not in self.types:
             multiplier, shift = dyadic(torch.tensor([before.scale], dtype=torch.float64) / after.scale)
             lo, hi = after.range
             op = o.Requantize(name=name, inputs=(source,), out=after, lo=lo, hi=hi)
@@ -143,6 +148,15 @@ def _unit(lowering: _Lowering, node: ir.Node, make: Callable[..., o.Op], source:
     codes = lowering.model.unit(node.name).codes(lowering.types[source])
     out = lowering.out_type(node)
     constants = {"weight": codes.weight, "bias": codes.bias}
+    quantizer = lowering.model.stored_quantizer(node.name)
+    if isinstance(quantizer, ThresholdActivation):
+        accumulator = TensorType(node.shape, ACCUMULATOR_BITS, True)
+        lo, hi = accumulator.range
+        name = f"{node.name}.acc"
+        lowering.emit(make(name=name, inputs=(source,), out=accumulator, lo=lo, hi=hi, **geometry), **constants)
+        limits = accumulator_thresholds(quantizer.levels(), codes.accumulator_scale, getattr(node.op, "clamp", None))
+        lowering.emit(o.Threshold(name=node.name, inputs=(name,), out=out), **limits)
+        return
     if out.bits == ACCUMULATOR_BITS:
         lo, hi = out.range
         limits = {"lo": lo, "hi": hi}
@@ -160,7 +174,8 @@ def _unit_input(lowering: _Lowering, node: ir.Node) -> str:
 
 @_rule(ir.Conv2d)
 def _conv2d(lowering: _Lowering, node: ir.Node, op: ir.Conv2d) -> None:
-    geometry = {"stride": op.stride, "padding": op.padding, "dilation": op.dilation, "groups": op.groups}
+    fill = lowering.model.input_quantizer(node.inputs[0]).fill() if any(op.padding) else 0
+    geometry = {"stride": op.stride, "padding": op.padding, "dilation": op.dilation, "groups": op.groups, "fill": fill}
     _unit(lowering, node, o.Conv2d, _unit_input(lowering, node), **geometry)
 
 

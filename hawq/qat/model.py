@@ -1,7 +1,6 @@
 """Run a quantized network: fake quantization while it trains, exact integers while it is evaluated."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +11,19 @@ from hawq.graph.functional import pointwise
 from hawq.integer.execute import ReferenceExecutor
 from hawq.integer.program import IntegerProgram
 from hawq.qat.lower import PixelScaling, lower
-from hawq.qat.plan import QuantizerSpec, QuantOptions, QuantPlan, plan
+from hawq.qat.plan import ActivationSpec, QuantPlan, plan
 from hawq.qat.unit import QuantizedUnit
-from hawq.quantizers.activation import ActivationQuantizer
+from hawq.quantizers import ActivationQuantizer, QuantOptions, activation_quantizer
 
 __all__ = ["QuantizedModel"]
-
-_NORM_BITS = 8
 
 
 class QuantizedModel(nn.Module):
     """Quantize a float graph by a bit config.
 
     In training mode `forward` simulates quantization in float32 and observes activation ranges. In evaluation mode it
-    lowers itself to an IntegerProgram and runs that exactly, so an accuracy measured here is the accuracy deployed.
+    lowers itself to an IntegerProgram and runs that exactly, so an accuracy measured here is the accuracy deployed
+    (unless the options ask for the simulation there, too).
 
     Args:
         graph: the float network; its tensors are copied.
@@ -40,17 +38,16 @@ class QuantizedModel(nn.Module):
         super().__init__()
         self.graph, self.bits, self.options = graph, bits, options or QuantOptions()
         self.plan: QuantPlan = plan(graph, bits, self.options)
-        self.units = nn.ModuleDict()
-        for name, node in graph.nodes.items():
-            if isinstance(node.op, ir.Conv2d | ir.Linear | ir.Norm):
-                weight_bits = bits.units[name].weight if name in bits.units else _NORM_BITS
-                self.units[_key(name)] = QuantizedUnit.of(graph, name, weight_bits)
+        self.units = nn.ModuleDict(
+            {_key(name): QuantizedUnit.of(graph, name, spec, self.options) for name, spec in self.plan.weights.items()}
+        )
         self.stored = nn.ModuleDict({_key(root): self._quantizer(spec) for root, spec in self.plan.stored.items()})
         self.read = nn.ModuleDict({_key(root): self._quantizer(spec) for root, spec in self.plan.read.items()})
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))  # seen in training
         self._evaluator: tuple[tuple[object, ...], ReferenceExecutor] | None = None
 
-    def _quantizer(self, spec: QuantizerSpec) -> ActivationQuantizer:
-        return ActivationQuantizer(spec.bits, spec.grid, self.options.act_range_momentum)
+    def _quantizer(self, spec: ActivationSpec) -> ActivationQuantizer:
+        return activation_quantizer(spec.quantizer)(spec.bits, spec.grid, self.options)
 
     def unit(self, name: str) -> QuantizedUnit:
         """Return the module of a unit or lone batch norm."""
@@ -70,6 +67,8 @@ class QuantizedModel(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return float logits, (N, classes), of float32 images, (N, C, H, W)."""
         if self.training:
+            self.batches += 1
+        if self.training or self.options.fixed_point:
             return self._simulate(image)
         return self.evaluator(image.device).logits(image)
 
@@ -91,30 +90,20 @@ class QuantizedModel(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Set the activation ranges to the minimum and maximum over batches of float32 images, (N, C, H, W).
+        """Show batches of float32 images, (N, C, H, W), to the activation quantizers, which find their ranges.
 
         Batch norm keeps its running statistics, weights do not change.
         """
-        with self._calibrating():
-            for batch in batches:
-                self._simulate(batch)
-
-    @contextmanager
-    def _calibrating(self) -> Iterator[None]:
-        options, training = self.options, self.training
         quantizers = [m for m in self.modules() if isinstance(m, ActivationQuantizer)]
-        self.options = QuantOptions(fix_bn=True, act_range_momentum=-1, asymmetric=options.asymmetric)
         for quantizer in quantizers:
-            quantizer.seen.fill_(False)
-            quantizer.momentum = -1
-        self.train()
+            quantizer.start_calibration()
+            quantizer.calibrating = True
         try:
-            yield
+            for batch in batches:
+                self._simulate(batch, fix_bn=True)
         finally:
-            self.options = options
             for quantizer in quantizers:
-                quantizer.momentum = options.act_range_momentum
-            self.train(training)
+                quantizer.calibrating = False
 
     def suspect(self) -> str:
         """Return which tensor holds NaN or infinity first, in the order of the network, as the end of a sentence."""
@@ -126,37 +115,43 @@ class QuantizedModel(nn.Module):
                 return f"; the range of {node.name} is not finite"
         return ""
 
-    def _simulate(self, image: Tensor) -> Tensor:
+    @property
+    def _fixes_bn(self) -> bool:
+        """Whether batch norm's running statistics are folded at this point of the training."""
+        after = self.options.fix_bn_after
+        return self.options.fix_bn or not self.training or (after is not None and int(self.batches) > after)
+
+    def _simulate(self, image: Tensor, fix_bn: bool | None = None) -> Tensor:
+        fix_bn = self._fixes_bn if fix_bn is None else fix_bn
         values: dict[str, Tensor] = {}
         reads: dict[str, Tensor] = {}
         for node in self.graph.nodes.values():
-            value = self._compute(node, image, values, reads)
+            value = self._compute(node, image, values, reads, fix_bn)
             quantizer = self.stored_quantizer(node.name)
             if quantizer is not None and self.plan.domains[node.name].root == node.name:
                 value = quantizer(value)
             values[node.name] = value
         return values[self.graph.output]
 
-    def _compute(self, node: ir.Node, image: Tensor, values: dict[str, Tensor], reads: dict[str, Tensor]) -> Tensor:
+    def _compute(
+        self, node: ir.Node, image: Tensor, values: dict[str, Tensor], reads: dict[str, Tensor], fix_bn: bool = True
+    ) -> Tensor:
         match node.op:
             case ir.Input():
                 return image
             case ir.Conv2d() | ir.Linear():
                 source = node.inputs[0]
                 quantizer = self.input_quantizer(source)
-                if source not in reads:  # a residual stream is quantized once for all units that read it
+                if source not in reads:  # a tensor kept in 16 bits is quantized once for all units that read it
                     stored = self.stored_quantizer(source) is quantizer
                     reads[source] = values[source] if stored else quantizer(values[source])
-                return self._run_unit(node, reads[source], quantizer)
+                return self.unit(node.name)(reads[source], quantizer, fix_bn)
             case ir.Norm():
                 source = node.inputs[0]
-                return self._run_unit(node, values[source], self.stored[_key(self.plan.domains[source].root)])
+                quantizer = self.stored[_key(self.plan.domains[source].root)]
+                return self.unit(node.name)(values[source], quantizer, fix_bn)
             case op:
                 return pointwise(op, [values[name] for name in node.inputs])
-
-    def _run_unit(self, node: ir.Node, value: Tensor, quantizer: ActivationQuantizer) -> Tensor:
-        scale, _ = quantizer.scale_and_zero_point()
-        return self.unit(node.name)(value, scale, self.options.fix_bn)
 
 
 def _key(name: str) -> str:

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from hawq.errors import HawqError
 from hawq.graph import ir
 from hawq.graph.functional import clamp, convolve
-from hawq.integer.arithmetic import dyadic
+from hawq.integer.arithmetic import code_range, dyadic
 from hawq.integer.ops import TensorType
-from hawq.qat.fold import NormState, fold, norm_state
+from hawq.qat.fold import NormState, fold_affine, norm_state
+from hawq.qat.plan import WeightSpec
+from hawq.quantizers import ActivationQuantizer, QuantOptions, weight_quantizer
 from hawq.quantizers.fake import fake_quantize
-from hawq.quantizers.weight import bias_floor, per_channel, quantize_weight, weight_limit, weight_scale
+from hawq.quantizers.weight import bias_floor, channel_floor, per_channel
 
 __all__ = ["FoldedNorm", "QuantizedUnit", "UnitCodes"]
 
@@ -75,14 +77,17 @@ class QuantizedUnit(nn.Module):
         op: ir.Conv2d, ir.Linear or ir.Norm; a lone norm is a depthwise 1x1 convolution whose weights are ones.
         tensors: of the float graph; copied.
         norm: tensors of the op's batch norm, if it has one.
-        bits: of the weights, 2..8.
+        spec: bits and quantizer of the weights.
+        options: of the network.
     """
 
     weight: Tensor
 
-    def __init__(self, op: ir.Op, tensors: Mapping[str, Tensor], norm: NormState | None, bits: int) -> None:
+    def __init__(
+        self, op: ir.Op, tensors: Mapping[str, Tensor], norm: NormState | None, spec: WeightSpec, options: QuantOptions
+    ) -> None:
         super().__init__()
-        self.op, self.bits = op, bits
+        self.op, self.bias_bits = op, options.bias_bits
         self.bias: nn.Parameter | None = None
         if isinstance(op, ir.Conv2d | ir.Linear):
             self.weight = nn.Parameter(tensors[op.weight].detach().clone())
@@ -91,66 +96,78 @@ class QuantizedUnit(nn.Module):
         elif norm is not None:
             self.register_buffer("weight", torch.ones(norm.mean.numel(), 1, 1, 1))
         self.norm = None if norm is None else FoldedNorm(norm)
+        self.quantizer = weight_quantizer(spec.quantizer)(spec.bits, self.weight.detach(), options)
 
     @classmethod
-    def of(cls, graph: ir.FloatGraph, name: str, bits: int) -> "QuantizedUnit":
+    def of(cls, graph: ir.FloatGraph, name: str, spec: WeightSpec, options: QuantOptions) -> "QuantizedUnit":
         """Build the unit of a graph's node from the float tensors."""
         op = graph.nodes[name].op
         norm = getattr(op, "norm", None)
-        return cls(op, graph.tensors, None if norm is None else norm_state(graph, norm), bits)
+        return cls(op, graph.tensors, None if norm is None else norm_state(graph, norm), spec, options)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Return the weight, (O, ...), and bias, (O,), with the batch norm folded in; gradients flow through."""
-        if self.norm is not None:
-            return fold(self.weight, self.bias, self.norm.state)
-        return self.weight, torch.zeros_like(self.weight.flatten(1)[:, 0]) if self.bias is None else self.bias
+    def affine(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return the factor, (O,), that batch norm puts on the weights, and the folded bias, (O,); None: 1 and 0."""
+        return (None, self.bias) if self.norm is None else fold_affine(self.bias, self.norm.state)
 
-    def scale_of(self, weight: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
-        """Return the scales, float32, (O,), of folded weights."""
-        return torch.maximum(weight_scale(weight, self.bits), bias_floor(bias, input_scale))
-
-    def forward(self, value: Tensor, input_scale: Tensor, fix_bn: bool) -> Tensor:
+    def forward(self, value: Tensor, source: ActivationQuantizer, fix_bn: bool) -> Tensor:
         """Return the real-valued output before the activation quantizer.
 
         Args:
             value: fake-quantized input, (N, C, H, W) or (N, F).
-            input_scale: its scale, scalar.
-            fix_bn: fold the running statistics; otherwise normalise with the batch's. Scales per output channel make
-                both quantize the same weights, since folding multiplies a channel by one number.
+            source: its quantizer.
+            fix_bn: fold the running statistics; otherwise normalise with the batch's. Both quantize the same weights.
         """
+        weight = self.quantizer(self.weight)
         if self.norm is not None and not fix_bn:
-            scale = weight_scale(self.weight, self.bits)
-            return self._clamp(self.norm(self._multiply(value, self._fake(self.weight, scale), self.bias)))
-        weight, bias = self.folded()
-        return self._clamp(self._multiply(value, self._fake(weight, self.scale_of(weight, bias, input_scale)), bias))
+            return self._clamp(self.norm(self._multiply(value, weight, self.bias, source)))
+        factor, bias = self.affine()
+        if factor is not None:
+            weight = weight * per_channel(factor, weight)
+        return self._clamp(self._multiply(value, weight, self._fake_bias(bias, factor, source), source))
 
     def codes(self, input_type: TensorType) -> UnitCodes:
         """Return the integers of the unit, given the type of its input.
 
+        Channels whose scale is so small that ratios of scales, or the bias, would leave their range get a larger one.
+
         Raises:
-            HawqError: a weight or bias is not finite, or the bias leaves int32.
+            HawqError: a weight or bias is not finite.
         """
-        weight, bias = (tensor.detach().float().cpu() for tensor in self.folded())
-        if not bool(torch.isfinite(weight).all() & torch.isfinite(bias).all()):
+        codes, scale, bias = self._folded_codes()
+        wanted = torch.maximum(channel_floor(scale), bias_floor(bias, torch.tensor(input_type.scale)))
+        codes = torch.round(codes * per_channel(scale / wanted, codes))
+        accumulator_scale = wanted.double() * input_type.scale
+        bias_codes = torch.round(bias.double() / accumulator_scale).clamp(*code_range(self.bias_bits, signed=True))
+        return UnitCodes(codes.to(torch.int8), bias_codes.to(torch.int32), accumulator_scale)
+
+    @torch.no_grad()
+    def _folded_codes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return integers, (O, ...), non-negative scales, (O,), and bias, (O,), batch norm folded in, on the CPU."""
+        factor, bias = self.affine()
+        if not all(bool(torch.isfinite(t).all()) for t in (self.weight, factor, bias) if t is not None):
             raise HawqError("its weights or bias hold NaN or infinity")
-        scale = self.scale_of(weight, bias, torch.tensor(input_type.scale))
-        accumulator_scale = scale.double() * input_type.scale
-        bias_codes = torch.round(bias.double() / accumulator_scale)
-        return UnitCodes(
-            quantize_weight(weight, scale, self.bits).to(torch.int8), bias_codes.to(torch.int32), accumulator_scale
-        )
+        codes, scale = (tensor.cpu() for tensor in self.quantizer.codes(self.weight))
+        if factor is not None:
+            factor = factor.float().cpu()
+            codes, scale = codes * per_channel(factor.sign(), codes), scale * factor.abs()
+        return codes, scale, torch.zeros_like(scale) if bias is None else bias.float().cpu()
 
-    def _fake(self, weight: Tensor, scale: Tensor) -> Tensor:
-        limit = weight_limit(self.bits)
-        return fake_quantize(weight, per_channel(scale, weight), 0, -limit, limit)
+    def _fake_bias(self, bias: Tensor | None, factor: Tensor | None, source: ActivationQuantizer) -> Tensor | None:
+        """Return the bias as its codes keep it; 32 bits are taken for exact."""
+        if bias is None or self.bias_bits == 32:
+            return bias
+        scale = self.quantizer.scale(self.weight) * source.step()
+        scale = channel_floor((scale if factor is None else scale * factor.abs()).detach())
+        return fake_quantize(bias, scale, 0, *code_range(self.bias_bits, signed=True))
 
-    def _multiply(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _multiply(self, value: Tensor, weight: Tensor, bias: Tensor | None, source: ActivationQuantizer) -> Tensor:
         if isinstance(self.op, ir.Linear):
             return F.linear(value, weight, bias)
         if isinstance(self.op, ir.Norm):
             return F.conv2d(value, weight, bias, groups=weight.shape[0])
         assert isinstance(self.op, ir.Conv2d)
-        return convolve(value, weight, bias, self.op)
+        fill = source.fill() if any(self.op.padding) else 0
+        return convolve(value, weight, bias, self.op, fill * float(source.step()) if fill else 0.0)
 
     def _clamp(self, value: Tensor) -> Tensor:
         return clamp(value, getattr(self.op, "clamp", None))

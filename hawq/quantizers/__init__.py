@@ -1,6 +1,29 @@
-"""Map real values to codes: free functions for weights, a module with a running range for activations."""
+"""Map real values to codes: uniform and learned quantizers of weights and activations, each in a file of its own."""
 
-from hawq.quantizers.activation import ActivationQuantizer
-from hawq.quantizers.weight import quantize_weight, weight_scale
+from hawq.quantizers import minmax, percentile  # noqa: F401  # they register themselves
+from hawq.quantizers.activation import ActivationQuantizer, UniformActivation
+from hawq.quantizers.grid import ActivationGrid
+from hawq.quantizers.options import QuantOptions
+from hawq.quantizers.registry import (
+    ACTIVATION_QUANTIZERS,
+    WEIGHT_QUANTIZERS,
+    activation_quantizer,
+    register_activation,
+    register_weight,
+    weight_quantizer,
+)
+from hawq.quantizers.weight import WeightQuantizer
 
-__all__ = ["ActivationQuantizer", "quantize_weight", "weight_scale"]
+__all__ = [
+    "ACTIVATION_QUANTIZERS",
+    "WEIGHT_QUANTIZERS",
+    "ActivationGrid",
+    "ActivationQuantizer",
+    "QuantOptions",
+    "UniformActivation",
+    "WeightQuantizer",
+    "activation_quantizer",
+    "register_activation",
+    "register_weight",
+    "weight_quantizer",
+]

@@ -1,108 +1,124 @@
-"""Quantize activations: one scale per tensor, from a running range."""
+"""Quantize activations: what every activation quantizer is, and the uniform ones with one scale per tensor."""
 
-from enum import Enum
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hawq.errors import HawqError
-from hawq.integer.arithmetic import code_range
 from hawq.integer.ops import TensorType
 from hawq.quantizers.fake import fake_quantize
+from hawq.quantizers.grid import ActivationGrid
+from hawq.quantizers.options import QuantOptions
 
-__all__ = ["ActivationGrid", "ActivationQuantizer"]
-
-_SMALLEST_SPAN = 1e-6
-
-
-class ActivationGrid(Enum):
-    """Place the codes of b bits over a range [low, high].
-
-    UNSIGNED: zero point 0, scale = high / (2^b - 1); for tensors that are never negative.
-    SYMMETRIC: signed, zero point 0, scale = max(|low|, |high|) / (2^(b-1) - 1).
-    AFFINE: unsigned with a zero point, scale = (high - low) / (2^b - 1), zero point = rint(-low / scale); the range is
-    widened to hold 0, so that zero padding has a code.
-    """
-
-    UNSIGNED = "unsigned"
-    SYMMETRIC = "symmetric"
-    AFFINE = "affine"
-
-    @property
-    def signed(self) -> bool:
-        """Whether the codes are signed."""
-        return self is ActivationGrid.SYMMETRIC
+__all__ = ["ActivationQuantizer", "UniformActivation"]
 
 
-class ActivationQuantizer(nn.Module):
-    """Observe the range of a tensor and quantize it.
+class ActivationQuantizer(nn.Module, ABC):
+    """Quantize one tensor of a network.
 
-    The first batch sets the range; later ones move it: low <- momentum * low + (1 - momentum) * min(batch), and high
-    alike; momentum -1 keeps the running minimum and maximum (2011.10680).
+    A calibration shows it a few batches, from which it finds its range or the start of what it learns; in training it
+    may go on observing. Under autocast its arithmetic stays in float32.
 
     Args:
-        bits: 2..8, or 16 for residual streams.
-        grid: where the codes lie.
-        momentum: of the running range, 0..1, or -1.
+        bits: of the codes; one of `widths`, or 16 for residual streams.
+        grid: where uniform codes lie; elsewhere whether the tensor may hold negative values.
+        options: of the network.
     """
 
-    low: Tensor
-    high: Tensor
+    widths: ClassVar[range] = range(2, 9)
+    """Bits it can have."""
+    everywhere: ClassVar[bool] = False
+    """Whether it also serves the 8-bit tensors that the pinned units read."""
+    uniform: ClassVar[bool]
+    """Whether its codes have equal steps, so that a requantization produces them."""
+
     seen: Tensor
 
-    def __init__(self, bits: int, grid: ActivationGrid, momentum: float) -> None:
+    def __init__(self, bits: int, grid: ActivationGrid, options: QuantOptions) -> None:
         super().__init__()
-        self.bits, self.grid, self.momentum = bits, grid, momentum
-        self.register_buffer("low", torch.zeros(()))
-        self.register_buffer("high", torch.zeros(()))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
+        self.bits, self.grid, self.options = bits, grid, options
+        self.calibrating = False
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # batches of the calibration
 
-    @torch.no_grad()
+    def start_calibration(self) -> None:
+        """Forget what was seen."""
+        self.seen.zero_()
+
+    @abstractmethod
+    def calibrate(self, value: Tensor) -> None:
+        """Take in a batch of the calibration, float32, any shape; called without gradients."""
+
     def observe(self, value: Tensor) -> None:
-        """Move the range towards that of `value` (real values, any shape)."""
-        low, high = torch.aminmax(value.detach().float())
-        if not bool(self.seen):
-            self.low.copy_(low)
-            self.high.copy_(high)
-            self.seen.fill_(True)
-        elif self.momentum < 0:
-            self.low.copy_(torch.minimum(self.low, low))
-            self.high.copy_(torch.maximum(self.high, high))
-        else:
-            self.low.lerp_(low, 1 - self.momentum)
-            self.high.lerp_(high, 1 - self.momentum)
+        """Take in a batch of the training, float32, any shape; called without gradients."""
+        return
 
-    def scale_and_zero_point(self) -> tuple[Tensor, int]:
-        """Return the scale, a float32 scalar, and the zero point.
+    @abstractmethod
+    def quantize(self, value: Tensor) -> Tensor:
+        """Return the fake-quantized value, float32, with the gradients of the method."""
+
+    @abstractmethod
+    def step(self) -> Tensor:
+        """Return what a code of 1 is worth, a positive float32 scalar."""
+
+    def fill(self) -> int:
+        """Return the code, less the zero point, that the padding of a convolution holds."""
+        return 0
+
+    @abstractmethod
+    def tensor_type(self, shape: tuple[int, ...]) -> TensorType:
+        """Return the type of a quantized tensor of this shape, (C, H, W) or (F,).
 
         Raises:
             HawqError: nothing was observed yet, or the range is not finite.
         """
-        if not bool(self.seen):
-            raise HawqError("an activation has no range yet: calibrate or train the model before it is evaluated")
-        if not bool(torch.isfinite(self.low) & torch.isfinite(self.high)):
-            raise HawqError("an activation's range is not finite: the network or its input produced NaN or infinity")
-        steps = code_range(self.bits, self.grid.signed)[1]
-        if self.grid is ActivationGrid.UNSIGNED:
-            return self.high.clamp(min=_SMALLEST_SPAN) / steps, 0
-        if self.grid is ActivationGrid.SYMMETRIC:
-            return torch.maximum(self.low.abs(), self.high.abs()).clamp(min=_SMALLEST_SPAN) / steps, 0
-        low, high = self.low.clamp(max=0), self.high.clamp(min=0)
-        scale = (high - low).clamp(min=_SMALLEST_SPAN) / steps
-        return scale, int(torch.round(-low / scale).clamp(0, steps))
-
-    def tensor_type(self, shape: tuple[int, ...]) -> TensorType:
-        """Return the type of a quantized tensor of this shape, (C, H, W) or (F,)."""
-        scale, zero_point = self.scale_and_zero_point()
-        return TensorType(shape, self.bits, self.grid.signed, float(scale), zero_point)
 
     def forward(self, value: Tensor) -> Tensor:
-        """Return the fake-quantized value; in training mode observe it first."""
-        if self.training:
-            self.observe(value)
-        scale, zero_point = self.scale_and_zero_point()
-        return fake_quantize(value, scale, zero_point, *code_range(self.bits, self.grid.signed))
+        """Return the fake-quantized value; observe it first where training or calibration asks for it."""
+        with torch.autocast(value.device.type, enabled=False):
+            value = value.float()
+            if self.calibrating or self.training:
+                with torch.no_grad():
+                    (self.calibrate if self.calibrating else self.observe)(value.detach())
+                    self.seen += self.calibrating
+            return self.quantize(value)
 
     def extra_repr(self) -> str:
         """Show bits and grid."""
         return f"bits={self.bits}, grid={self.grid.value}"
+
+    def _check(self, *finite: Tensor) -> None:
+        """Check that there was a calibration and that tensors are finite.
+
+        Raises:
+            HawqError: they are not.
+        """
+        if not bool(self.seen):
+            raise HawqError("an activation has no range yet: calibrate or train the model before it is evaluated")
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in finite):
+            raise HawqError("an activation's range is not finite: the network or its input produced NaN or infinity")
+
+
+class UniformActivation(ActivationQuantizer):
+    """Quantize with equal steps: value = scale * (code - zero point)."""
+
+    uniform = True
+
+    @abstractmethod
+    def scale_and_zero_point(self) -> tuple[Tensor, int]:
+        """Return the scale, a positive float32 scalar, and the zero point."""
+
+    def step(self) -> Tensor:
+        """Return the scale."""
+        return self.scale_and_zero_point()[0]
+
+    def quantize(self, value: Tensor) -> Tensor:
+        """Return the fake-quantized value; the gradient passes rounding and clipping unchanged."""
+        return fake_quantize(value, *self.scale_and_zero_point(), *self.grid.codes(self.bits))
+
+    def tensor_type(self, shape: tuple[int, ...]) -> TensorType:
+        """Return the type of a quantized tensor of this shape, (C, H, W) or (F,)."""
+        scale, zero_point = self.scale_and_zero_point()
+        self._check(scale)
+        return TensorType(shape, self.bits, self.grid.signed, float(scale), zero_point)

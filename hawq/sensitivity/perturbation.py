@@ -8,7 +8,8 @@ from torch import Tensor
 
 from hawq.graph.ir import FloatGraph
 from hawq.graph.structure import find_domains
-from hawq.quantizers.activation import ActivationGrid, ActivationQuantizer
+from hawq.quantizers import ActivationGrid, QuantOptions
+from hawq.quantizers.minmax import MinMaxActivation
 from hawq.quantizers.weight import per_channel, quantize_weight, weight_scale
 from hawq.sensitivity.folded import folded_graph, weight_name
 
@@ -46,7 +47,7 @@ class Subject:
         So no batch depends on another one, and the spread over batches holds that of the ranges.
         """
         with torch.no_grad():
-            return ActivationQuantizer(bits, self.grids[unit], momentum=-1).to(value.device)(value)
+            return MinMaxActivation(bits, self.grids[unit], QuantOptions()).to(value.device)(value)
 
 
 def prepare(graph: FloatGraph, widths: Iterable[int]) -> Subject:

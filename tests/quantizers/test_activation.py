@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from hawq.errors import HawqError
-from hawq.quantizers.activation import ActivationGrid, ActivationQuantizer
+from hawq.quantizers import ActivationGrid, QuantOptions
 from hawq.quantizers.fake import fake_quantize
+from hawq.quantizers.minmax import MinMaxActivation
 
 
 def observed(grid, low, high, bits=8, momentum=0.99):
-    quantizer = ActivationQuantizer(bits, grid, momentum)
+    quantizer = MinMaxActivation(bits, grid, QuantOptions(act_range_momentum=momentum))
     quantizer.observe(torch.tensor([low, high]))
     return quantizer
 
@@ -41,6 +42,22 @@ def test_the_first_batch_sets_the_range_and_later_ones_move_it():
     assert (float(running.low), float(running.high)) == (-3.0, 1.0)
 
 
+def test_a_calibration_keeps_the_extremes_and_starts_anew():
+    quantizer = observed(ActivationGrid.SYMMETRIC, -9.0, 9.0, momentum=0.75)
+    quantizer.start_calibration()
+    quantizer.calibrating = True
+    for batch in ([-1.0, 1.0], [-3.0, 0.0], [0.0, 2.0]):
+        quantizer(torch.tensor(batch))
+    assert (float(quantizer.low), float(quantizer.high), int(quantizer.seen)) == (-3.0, 2.0, 3)
+
+
+def test_half_precision_is_quantized_in_float32():
+    quantizer = observed(ActivationGrid.UNSIGNED, 0.0, 255.0).eval()
+    value = torch.tensor([100.0, 0.25], dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert quantizer(value).dtype == torch.float32
+
+
 def test_ranges_are_frozen_in_evaluation():
     quantizer = observed(ActivationGrid.UNSIGNED, 0.0, 1.0).eval()
     quantizer(torch.tensor([5.0]))
@@ -51,9 +68,9 @@ def test_ranges_are_frozen_in_evaluation():
 
 def test_an_unseen_or_broken_range_is_an_error():
     with pytest.raises(HawqError, match="calibrate or train"):
-        ActivationQuantizer(8, ActivationGrid.UNSIGNED, 0.9).scale_and_zero_point()
+        MinMaxActivation(8, ActivationGrid.UNSIGNED, QuantOptions()).tensor_type((1,))
     with pytest.raises(HawqError, match="not finite"):
-        observed(ActivationGrid.SYMMETRIC, -1.0, float("nan")).scale_and_zero_point()
+        observed(ActivationGrid.SYMMETRIC, -1.0, float("nan")).tensor_type((1,))
 
 
 def test_a_constant_zero_tensor_has_a_scale():

@@ -1,0 +1,55 @@
+"""Choose how a network is quantized while it is trained."""
+
+from dataclasses import dataclass
+
+from hawq.errors import UsageError
+
+__all__ = ["QuantOptions"]
+
+
+@dataclass(frozen=True)
+class QuantOptions:
+    """Settings that all units of a network share; a bit config may name other quantizers for single units.
+
+    Attributes:
+        fix_bn: fold the running statistics during training; otherwise use the batch's (evaluation always folds).
+        fix_bn_after: training batches after which the statistics are fixed all the same; None: never.
+        act_range_momentum: of the running activation ranges, 0..1, or -1 for running minimum and maximum.
+        asymmetric: give tensors with negative values unsigned codes and a zero point instead of signed codes.
+        weight_quantizer: name in `hawq.quantizers.WEIGHT_QUANTIZERS`.
+        act_quantizer: name in `hawq.quantizers.ACTIVATION_QUANTIZERS`.
+        weight_percentile: of `percentile` weights: the largest magnitude that is not clipped, percent, above 50.
+        act_percentile: of `percentile` activations, alike.
+        channel_wise: give every output channel a scale of its own; otherwise a layer's weights share one.
+        bias_bits: of bias codes, at scale sx * sw: 2..32.
+        pad_after_quant: pad quantized maps with zero (1603.05279) instead of quantizing padded ones; differs where zero
+            has no code, as in binary maps.
+        fixed_point: evaluate by fake quantization in float32 instead of integers.
+    """
+
+    fix_bn: bool = True
+    fix_bn_after: int | None = None
+    act_range_momentum: float = 0.99
+    asymmetric: bool = False
+    weight_quantizer: str = "minmax"
+    act_quantizer: str = "minmax"
+    weight_percentile: float = 99.9
+    act_percentile: float = 99.9
+    channel_wise: bool = True
+    bias_bits: int = 32
+    pad_after_quant: bool = False
+    fixed_point: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UsageError: one is outside of what its attribute says.
+        """
+        if not (self.act_range_momentum == -1 or 0 <= self.act_range_momentum <= 1):
+            raise UsageError(f"activation range momentum {self.act_range_momentum}: allowed are 0..1 and -1")
+        for name in ("weight_percentile", "act_percentile"):
+            if not 50 < getattr(self, name) <= 100:
+                raise UsageError(f"{name.replace('_', ' ')} {getattr(self, name)}: allowed are numbers in (50, 100]")
+        if not 2 <= self.bias_bits <= 32:
+            raise UsageError(f"bias bits {self.bias_bits}: allowed are 2..32")
