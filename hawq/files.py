@@ -16,7 +16,7 @@ from hawq.errors import HawqError, UsageError
 __all__ = ["read_json", "read_tensors", "write_atomically", "write_json", "write_tensors"]
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary name beside `path`, then rename it to `path`.
 
     Args:

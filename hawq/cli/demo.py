@@ -102,7 +102,7 @@ def _trained(session: "Session", bits: "BitConfig", seed: int) -> Any:
     """Return the quantized model: of the run's checkpoint if it has these bits, newly trained otherwise."""
     from dataclasses import replace
 
-    from hawq.cli.session import training_progress
+    from hawq.cli.training_progress import training_progress
     from hawq.qat.checkpoint import load_quantized
     from hawq.qat.plan import QuantOptions
     from hawq.train.quantized import QuantizedRun, train_quantized

@@ -1,7 +1,5 @@
 """Open what every command works on: the run, its data, its float network and the traced graph."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from hawq.cli.console import console, progress
+from hawq.cli.training_progress import training_progress
 from hawq.data import ImageData, load_data
 from hawq.data.distilled import DISTILLED, distilled_data, distilled_preprocessing
 from hawq.errors import UsageError
@@ -17,9 +16,8 @@ from hawq.graph.trace import trace
 from hawq.models import input_spec
 from hawq.runs import RunDir
 from hawq.train.float import FloatRequest, ensure_float
-from hawq.train.loop import Progress
 
-__all__ = ["DataRequest", "Session", "open_session", "training_progress"]
+__all__ = ["DataRequest", "Session", "open_session"]
 
 
 @dataclass(frozen=True)
@@ -132,32 +130,3 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     if len(numbers) != 3:
         raise UsageError(f"{option} {text!r}: give three numbers, for example 0.485,0.456,0.406")
     return numbers
-
-
-class _Bars:
-    """Show an epoch's steps as a bar and its metrics as a line."""
-
-    def __init__(self, bars: Any, title: str) -> None:
-        self._bars, self._title = bars, title
-        self._task = bars.add_task(title, total=None, status="")
-
-    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        self._bars.update(
-            self._task,
-            completed=step,
-            total=steps,
-            description=f"{self._title}, epoch {epoch + 1}",
-            status=f"loss {loss:.3f}",
-        )
-
-    def epoch(self, row: dict[str, float]) -> None:
-        console.print(
-            f"{self._title}: epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, top-1 {row['top1']:.2f}%", style="dim"
-        )
-
-
-@contextmanager
-def training_progress(title: str) -> Iterator[Progress]:
-    """Follow a training on the terminal."""
-    with progress() as bars:
-        yield _Bars(bars, title)

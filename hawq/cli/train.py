@@ -104,7 +104,8 @@ def train(
     from dataclasses import replace
 
     from hawq.cli.console import console, print_json
-    from hawq.cli.session import DataRequest, open_session, training_progress
+    from hawq.cli.session import DataRequest, open_session
+    from hawq.cli.training_progress import training_progress
     from hawq.errors import UsageError
     from hawq.qat.checkpoint import load_quantized
     from hawq.qat.plan import QuantOptions

@@ -13,9 +13,10 @@ from hawq.errors import UsageError
 from hawq.files import read_json, write_json, write_tensors
 from hawq.models import create_model
 from hawq.runs import RunDir
-from hawq.train.evaluate import accuracy
-from hawq.train.loop import Progress, TrainState, fit
+from hawq.train.feed import Feed
 from hawq.train.recipes import float_recipe
+from hawq.train.state import Listener
+from hawq.train.trainer import Forget, Trainer
 
 __all__ = ["FloatRequest", "ensure_float", "train_float"]
 
@@ -48,7 +49,7 @@ def ensure_float(request: FloatRequest, data: ImageData | None, run: RunDir, pro
         request: what is wanted.
         data: to train on, if it comes to that; None where there is none.
         run: where `float.safetensors` lies.
-        progress: returns a context manager that gives a Progress, opened only if the network is trained.
+        progress: returns a context manager that gives a Listener, opened only if the network is trained.
 
     Raises:
         UsageError: there is no network and none can be trained for this data.
@@ -74,7 +75,7 @@ def ensure_float(request: FloatRequest, data: ImageData | None, run: RunDir, pro
     return model.eval()
 
 
-def train_float(request: FloatRequest, data: ImageData, progress: Progress) -> nn.Module:
+def train_float(request: FloatRequest, data: ImageData, heard: Listener) -> nn.Module:
     """Train the network on the data set from a random start.
 
     Raises:
@@ -85,21 +86,7 @@ def train_float(request: FloatRequest, data: ImageData, progress: Progress) -> n
         raise UsageError(f"there is no recipe to train a float network on {data.name}; give --weights or --pretrained")
     torch.manual_seed(config.seed)  # the libraries initialise from the global generator
     model = create_model(request.arch, num_classes=request.num_classes or data.num_classes)
-    optimizer = torch.optim.SGD(
-        model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=True
-    )
-    fit(
-        model,
-        lambda epoch, start: data.batches(
-            "train", config.batch_size, shuffle=True, augment=True, seed=config.seed, epoch=epoch, start=start
-        ),
-        -(-len(data.train) // config.batch_size),
-        lambda: accuracy(model, data.batches("test", 256)),
-        config,
-        TrainState(optimizer),
-        progress,
-        lambda state, best: None,
-    )
+    Trainer(model, Feed(data, config)).run(Forget(), [heard])
     return model
 
 

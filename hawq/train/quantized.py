@@ -1,13 +1,10 @@
 """Fine-tune a quantized network, or calibrate it alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from hawq.bitconfig import BitConfig
 from hawq.checkpoint import read_checkpoint, write_checkpoint
@@ -17,9 +14,13 @@ from hawq.graph.ir import FloatGraph
 from hawq.qat.checkpoint import describe, restore
 from hawq.qat.model import QuantizedModel
 from hawq.qat.plan import QuantOptions
+from hawq.train.config import TrainConfig
 from hawq.train.criterion import PLAIN, Criterion
-from hawq.train.evaluate import Accuracy, accuracy
-from hawq.train.loop import Progress, TrainConfig, TrainState, fit, write_metrics
+from hawq.train.evaluate import Accuracy
+from hawq.train.feed import Feed
+from hawq.train.loggers import CsvLog, JsonlLog
+from hawq.train.state import Listener
+from hawq.train.trainer import Trainer
 
 __all__ = ["QuantizedRun", "train_quantized"]
 
@@ -35,7 +36,7 @@ class QuantizedRun:
         bits: of every unit.
         options: of quantization.
         config: of training; 0 epochs calibrate alone.
-        folder: gets `checkpoint.pt`, `best.pt` and `metrics.csv`.
+        folder: gets `checkpoint.pt`, `best.pt`, `metrics.csv` and `metrics.jsonl`.
         device: cpu or cuda.
         resume: a checkpoint of the same scheme to go on from.
         workers: threads that decode images.
@@ -55,7 +56,7 @@ class QuantizedRun:
 
 
 def train_quantized(
-    run: QuantizedRun, graph: FloatGraph, data: ImageData, progress: Callable[[], AbstractContextManager[Progress]]
+    run: QuantizedRun, graph: FloatGraph, data: ImageData, progress: Callable[[], AbstractContextManager[Listener]]
 ) -> tuple[QuantizedModel, Accuracy]:
     """Train and keep a checkpoint after every epoch.
 
@@ -63,7 +64,7 @@ def train_quantized(
         run: what to train and where to keep it.
         graph: the float network.
         data: to calibrate, train and test on.
-        progress: returns a context manager that gives a Progress.
+        progress: returns a context manager that gives a Listener.
 
     Returns:
         The best model, in evaluation mode on the CPU, and its accuracy in integers.
@@ -71,76 +72,59 @@ def train_quantized(
     Raises:
         HawqError: the loss is not finite, or the checkpoint to resume belongs to another scheme.
     """
-    config = run.config
-    model, state = _begin(run, graph, data)
-
-    def batches(epoch: int, start: int) -> Any:
-        found = data.batches(
-            "train",
-            config.batch_size,
-            shuffle=True,
-            augment=True,
-            seed=config.seed,
-            epoch=epoch,
-            start=start,
-            workers=run.workers,
-        )
-        return ((images.to(run.device), labels.to(run.device)) for images, labels in found)
-
-    def evaluate() -> Accuracy:
-        return accuracy(model, _test_images(data, run))
-
-    def save(state: TrainState, is_best: bool) -> None:
-        body = _body(model, state, run)
-        if is_best:  # first, so that a checkpoint that knows of a best one never stands without it
-            write_checkpoint(run.folder / "best.pt", body)
-        write_checkpoint(run.folder / "checkpoint.pt", body)
-        write_metrics(run.folder / "metrics.csv", state.history)
-
-    if config.epochs <= state.epoch and not state.history:  # calibrated alone
-        result = evaluate()
-        state.best = result.top1
-        save(state, True)
+    model, trainer = _begin(run, graph, Feed(data, run.config, run.device, run.workers))
+    keeper = _Checkpoints(run, model)
+    if run.config.epochs <= trainer.state.epoch and not trainer.state.history:  # calibrated alone
+        result = trainer.evaluate()
+        trainer.state.best = result.top1
+        keeper.best(trainer)
+        keeper.last(trainer)
         return model.cpu(), result
     with progress() as heard:
-        steps = -(-len(data.train) // config.batch_size)
-        result = fit(
-            model,
-            batches,
-            steps,
-            evaluate,
-            config,
-            state,
-            heard,
-            save,
-            seconds=run.save_seconds,
-            suspect=model.suspect,
-            criterion=run.criterion,
-        )
-    if result.top1 < state.best:
-        model = restore(read_checkpoint(run.folder / "best.pt"), graph).to(run.device)
-        result = evaluate()
+        result = trainer.run(keeper, [heard, CsvLog(run.folder), JsonlLog(run.folder)])
+    if result.top1 < trainer.state.best:
+        model.load_state_dict(read_checkpoint(keeper.best_path)["model"])
+        result = trainer.evaluate()
     return model.cpu(), result
 
 
-def _begin(run: QuantizedRun, graph: FloatGraph, data: ImageData) -> tuple[QuantizedModel, TrainState]:
+class _Checkpoints:
+    """Keep the best network and the state to go on from as files."""
+
+    def __init__(self, run: QuantizedRun, model: QuantizedModel) -> None:
+        self._run, self._model, self.seconds = run, model, run.save_seconds
+        self.best_path = run.folder / "best.pt"
+
+    def best(self, trainer: Trainer) -> None:
+        """Write `best.pt`."""
+        write_checkpoint(self.best_path, self._body(trainer))
+
+    def last(self, trainer: Trainer) -> None:
+        """Write `checkpoint.pt`."""
+        write_checkpoint(self._run.folder / "checkpoint.pt", self._body(trainer))
+
+    def _body(self, trainer: Trainer) -> dict[str, Any]:
+        settings = {**self._run.config.to_json(), "device": self._run.device}
+        return {**describe(self._model), **trainer.state_dict(), "settings": settings}
+
+
+def _begin(run: QuantizedRun, graph: FloatGraph, feed: Feed) -> tuple[QuantizedModel, Trainer]:
     if run.resume is None:
         model = QuantizedModel(graph, run.bits, run.options).to(run.device)
-        model.calibrate(_calibration_images(data, run))
-        return model.eval(), TrainState(_optimizer(model, run.config))
+        model.calibrate(feed.calibration(_CALIBRATION_IMAGES, _CALIBRATION_BATCH))
+        return model, Trainer(model, feed, run.criterion, model.suspect)
     body = read_checkpoint(run.resume)
     if body["scheme"] != run.bits.scheme:
         raise HawqError(f"{run.resume} holds scheme {body['scheme']}, not {run.bits.scheme}; give it no --resume")
     model = restore(body, graph).to(run.device)
-    progress = {name: body[name] for name in ("epoch", "step", "best", "history", "loss", "count")}
-    state = TrainState(_optimizer(model, run.config), **progress)
-    state.optimizer.load_state_dict(body["optimizer"])
-    if state.count:
+    trainer = Trainer(model, feed, run.criterion, model.suspect)
+    trainer.load_state_dict(body)
+    if trainer.state.count:
         _check_same_order(run, body["settings"])
-    return model, state
+    return model, trainer
 
 
-def _check_same_order(run: QuantizedRun, settings: dict[str, Any]) -> None:
+def _check_same_order(run: QuantizedRun, settings: Mapping[str, Any]) -> None:
     """Check that the rest of an epoch holds the images that were not seen yet.
 
     Raises:
@@ -153,31 +137,3 @@ def _check_same_order(run: QuantizedRun, settings: dict[str, Any]) -> None:
                 f"{run.resume} was saved within an epoch with {name} {settings[name]}, given is {now}; "
                 f"resume with --{name.replace('_', '-')} {settings[name]}"
             )
-
-
-def _optimizer(model: QuantizedModel, config: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
-
-
-def _calibration_images(data: ImageData, run: QuantizedRun) -> Any:
-    batches = data.batches(
-        "train", _CALIBRATION_BATCH, shuffle=True, seed=run.config.seed, limit=_CALIBRATION_IMAGES, workers=run.workers
-    )
-    return (images.to(run.device) for images, _ in batches)
-
-
-def _test_images(data: ImageData, run: QuantizedRun) -> Any:
-    def moved(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return batch[0].to(run.device), batch[1]
-
-    return map(moved, data.batches("test", 128, workers=run.workers))
-
-
-def _body(model: QuantizedModel, state: TrainState, run: QuantizedRun) -> dict[str, Any]:
-    settings = {**asdict(run.config), "schedule": run.config.schedule.value, "device": run.device}
-    return {
-        **describe(model),
-        "optimizer": state.optimizer.state_dict(),
-        **{name: getattr(state, name) for name in ("epoch", "step", "best", "history", "loss", "count")},
-        "settings": settings,
-    }

@@ -2,20 +2,21 @@
 
 from dataclasses import replace
 
-from hawq.train.loop import Schedule, TrainConfig
+from hawq.train.config import TrainConfig
+from hawq.train.schedules import Cosine, OneCycle
 
 __all__ = ["float_recipe", "quantized_recipe"]
 
 # 2011.10680: SGD, momentum 0.9, lr 1e-4, weight decay 1e-4, batch 128, lr times 0.1 every 30 epochs
 _HAWQ = TrainConfig(epochs=90, lr=1e-4)
 
-_FLOAT = {"digits": TrainConfig(epochs=8, lr=0.1, weight_decay=5e-4, batch_size=64, schedule=Schedule.ONE_CYCLE)}
+_FLOAT = {"digits": TrainConfig(epochs=8, lr=0.1, weight_decay=5e-4, batch_size=64, schedule=OneCycle())}
 
 _QUANTIZED = {
-    "digits": TrainConfig(epochs=3, lr=0.01, batch_size=64, schedule=Schedule.COSINE),
-    "cifar10": TrainConfig(epochs=10, lr=0.01, schedule=Schedule.COSINE),
-    "cifar100": TrainConfig(epochs=10, lr=0.01, schedule=Schedule.COSINE),
-    "npz": TrainConfig(epochs=10, lr=0.01, schedule=Schedule.COSINE),
+    "digits": TrainConfig(epochs=3, lr=0.01, batch_size=64, schedule=Cosine()),
+    "cifar10": TrainConfig(epochs=10, lr=0.01, schedule=Cosine()),
+    "cifar100": TrainConfig(epochs=10, lr=0.01, schedule=Cosine()),
+    "npz": TrainConfig(epochs=10, lr=0.01, schedule=Cosine()),
     "distilled": TrainConfig(epochs=0, lr=1e-4),  # too few images to train on: they calibrate
 }
 

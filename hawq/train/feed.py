@@ -1,0 +1,82 @@
+"""Feed a training: the images of every optimisation step, whoever computes them and whenever it begins."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from hawq.data import ImageData
+from hawq.distributed import World
+from hawq.train.config import TrainConfig
+
+__all__ = ["Batch", "Feed"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and what they show.
+
+    Attributes:
+        images: float32, (N, C, H, W).
+        labels: int64, (N,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, part: slice) -> "Batch":
+        return Batch(self.images[part], self.labels[part])
+
+    def to(self, device: str) -> "Batch":
+        """Return the batch on a device."""
+        return Batch(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Give the batches of an epoch.
+
+    The images of a step are a function of seed, epoch and step alone; every process takes each `world.size`-th of them.
+
+    Attributes:
+        data: images.
+        config: batch size and seed.
+        device: where the batches go.
+        workers: threads that decode images.
+        world: the processes that share a step.
+    """
+
+    data: ImageData
+    config: TrainConfig
+    device: str = "cpu"
+    workers: int = 0
+    world: World = field(default_factory=World)
+
+    @property
+    def steps(self) -> int:
+        """Optimisation steps of an epoch."""
+        return -(-len(self.data.train) // self.config.batch_size)
+
+    def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch from a step of it on."""
+        config = self.config
+        for images, labels in self.data.batches(
+            "train", config.batch_size, shuffle=True, augment=True, seed=config.seed, epoch=epoch, start=start,
+            workers=self.workers,
+        ):  # fmt: skip
+            yield Batch(images, labels)[self.world.rank :: self.world.size].to(self.device)
+
+    def test(self, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the test images with their labels."""
+        for images, labels in self.data.batches("test", batch_size, workers=self.workers):
+            yield images.to(self.device), labels
+
+    def calibration(self, images: int, batch_size: int) -> Iterator[Tensor]:
+        """Yield training images, drawn from the seed and not varied."""
+        for batch, _ in self.data.batches(
+            "train", batch_size, shuffle=True, seed=self.config.seed, limit=images, workers=self.workers
+        ):
+            yield batch.to(self.device)
