@@ -30,7 +30,7 @@ _BYTE_OFFSET = 128
 
 @definition(o.Conv2d)
 def _conv2d(op: o.Conv2d, site: Site) -> Definition:
-    return _convolution(site, Geometry(op.stride, op.padding, op.dilation, op.groups))
+    return _convolution(site, Geometry(op.stride, op.padding, op.dilation, op.groups, op.fill))
 
 
 @definition(o.Linear)
@@ -153,7 +153,7 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Definition:
     def padded(n: Expr, h: Expr, v: Expr, c: Expr) -> Expr:
         exists = tirx.all(inside((height, width), h - top, v - left), c < source.channels)
         code = source.read(x, n, h - top, v - left, c) + offset
-        return tirx.if_then_else(exists, code.astype("uint8"), tirx.const(zero, "uint8"))
+        return tirx.if_then_else(exists, code.astype("uint8"), tirx.const(zero + geometry.fill, "uint8"))
 
     reach = max(width + left + right, (tiled - 1) * sw + (kw - 1) * dw + 1)
     as_stored = not any(geometry.padding) and reach == width and offset == 0 and source.channels % DEPTH == 0
@@ -193,7 +193,7 @@ def _grouped(site: Site, geometry: Geometry) -> Definition:
     def product(n: Expr, h: Expr, v: Expr, c: Expr, r: Expr, q: Expr, i: Expr) -> Expr:
         y, z = geometry.position(h, v, r, q)
         code = source.read(x, n, y, z, channel(c, i)) - zero
-        masked = tirx.if_then_else(inside((height, width), y, z), code, tirx.const(0, "int32"))
+        masked = tirx.if_then_else(inside((height, width), y, z), code, tirx.const(geometry.fill, "int32"))
         return (masked if any(geometry.padding) else code) * w[r, q, i, c].astype("int32")
 
     r, q, i = (te.reduce_axis((0, k), name=name) for k, name in ((kh, "r"), (kw, "q"), (per_group, "i")))

@@ -1,5 +1,6 @@
 """Define every integer op once, as tensor expressions over codes; backends only choose storage and schedules."""
 
+import numpy as np
 from tvm import te, tirx
 
 from hawq.integer import ops as o
@@ -68,6 +69,30 @@ def _requantize(op: o.Requantize, site: Site) -> Definition:
         return clamp(dyadic(value - source.type.zero_point, m[0], s[0]), op)
 
     return Definition((x,), tuple(constants), site.out.write(site.batch, code))
+
+
+@definition(o.Threshold)
+def _threshold(op: o.Threshold, site: Site) -> Definition:
+    """Add up the steps between levels over the thresholds reached: level_0 + sum_j (x >= threshold_cj) step_j."""
+    (source,) = site.inputs
+    x = source.placeholder(site.batch, "x")
+    rows, level = site.constants["threshold"], site.constants["level"]
+    shared = len(rows) == 1
+    spread = rows.T if shared else np.pad(rows.T, ((0, 0), (0, site.out.channels - len(rows))))
+    constants = [constant(spread, "threshold"), constant(np.diff(level), "step")]
+    threshold, step = (tensor for tensor, _ in constants)
+    _, height, width = site.out.chw
+    j = te.reduce_axis((0, len(level) - 1), name="j")
+
+    def climbed(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+        code = source.read(x, n, h, w, source_channel(c, site, source))
+        reached = code >= threshold[j, 0 if shared else c]
+        return te.sum(tirx.Select(reached, step[j], tirx.const(0, "int32")), axis=[j])
+
+    total = te.compute((site.batch, height, width, site.out.channels), climbed, name="sum")
+    return Definition(
+        (x,), tuple(constants), site.out.write(site.batch, lambda n, h, w, c: total[n, h, w, c] + int(level[0]))
+    )
 
 
 @definition(o.Add)

@@ -81,12 +81,16 @@ def definition(kind: type[_OpT]) -> Callable[[Callable[[_OpT, Site], Definition]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where windows lie: padding is (top, bottom, left, right). A linear layer is the default on a 1x1 map."""
+    """Where windows lie: padding is (top, bottom, left, right), and a convolution's holds x - zx = fill.
+
+    A linear layer is the default on a 1x1 map.
+    """
 
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+    fill: int = 0
 
     def position(self, h: Expr, w: Expr, kh: Expr, kw: Expr) -> tuple[Expr, Expr]:
         """Return where tap (kh, kw) of window (h, w) reads in the unpadded input."""

@@ -1,8 +1,10 @@
 """Every CUDA kernel, run on the CPU, gives the reference executor's integers on every architecture."""
 
 import pytest
+import torch
 from cuda_emulator import EmulatedNetwork
 from networks import images
+from programs import binary_network
 from schemes import lowered
 
 from hawq.integer import ReferenceExecutor
@@ -19,8 +21,15 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "scheme", "asymmetric"), CASES)
 def test_every_integer_is_equal(name, scheme, asymmetric, tmp_path):
-    program = lowered(name, scheme, asymmetric=asymmetric)
-    batch = images(1, seed=7)
+    _check(lowered(name, scheme, asymmetric=asymmetric), images(1, seed=7), tmp_path)
+
+
+def test_thresholds_of_accumulators_are_equal(tmp_path):
+    program = binary_network()
+    _check(program, torch.randn(2, *program.input.out.shape, generator=torch.Generator().manual_seed(7)), tmp_path)
+
+
+def _check(program, batch, tmp_path):
     expected = ReferenceExecutor(program).trace(batch)
 
     network = EmulatedNetwork(program, len(batch))

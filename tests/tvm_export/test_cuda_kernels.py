@@ -84,7 +84,7 @@ KINDS = {
 }
 
 
-def layer(shape, kind):
+def layer(shape, kind, fill=0):
     """Return a random convolution, its input codes, their type and its constants."""
     channels, outputs, size, kernel, stride, padding, dilation = SHAPES[shape]
     (bits, signed, zero), weight_bits, target = KINDS[kind]
@@ -101,7 +101,7 @@ def layer(shape, kind):
         constants |= requantizing(outputs, out.range[1] / spread)
     op = o.Conv2d(
         name="op", inputs=("x",), out=out, lo=out.range[0], hi=out.range[1], stride=stride, padding=padding,
-        dilation=dilation, groups=1,
+        dilation=dilation, groups=1, fill=fill,
     )  # fmt: skip
     return op, [x], [source], constants
 
@@ -109,6 +109,14 @@ def layer(shape, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_convolutions_of_larger_shapes(kind, tmp_path):
     check([layer(shape, kind) for shape in SHAPES], tmp_path)
+
+
+def test_padding_with_a_code(tmp_path):
+    cases = []
+    for kind, ((bits, signed, zero), *_) in KINDS.items():
+        low, high = TensorType((1,), bits, signed).range
+        cases += [layer("asymmetric", kind, code - zero) for code in (low, high)]
+    check(cases, tmp_path)
 
 
 # Certified layers whose parts leave int32 without the zero point in the sum: (input, weight, bias, row, codes)

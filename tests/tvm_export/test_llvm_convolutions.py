@@ -44,7 +44,7 @@ SHAPES = {
 }
 
 
-def layer(shape, source):
+def layer(shape, source, fill=0):
     """Return a random convolution, its input codes, their type and its constants."""
     channels, outputs, size, kernel, stride, padding, dilation, groups = SHAPES[shape]
     kind = TensorType((channels, *size), source[0], source[1], 1.0, source[2])
@@ -57,7 +57,7 @@ def layer(shape, source):
     constants = {"weight": weight, "bias": bias, **requantizing(outputs, 60 / deviation)}
     op = o.Conv2d(
         name="op", inputs=("x",), out=TensorType((outputs, *out_size), 8, True), lo=-128, hi=127, stride=stride,
-        padding=padding, dilation=dilation, groups=groups,
+        padding=padding, dilation=dilation, groups=groups, fill=fill,
     )  # fmt: skip
     return op, [x], [kind], constants
 
@@ -66,6 +66,14 @@ def layer(shape, source):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_convolutions_of_larger_shapes(backend, shape, source):
     check(backend, *layer(shape, source))
+
+
+@pytest.mark.parametrize("shape", [name for name, given in SHAPES.items() if any(given[5])])
+@pytest.mark.parametrize(
+    ("source", "fill"), [((8, False, 131), 124), ((8, True, 0), -128), ((2, True, 0), 1), ((16, True, 0), -32768)]
+)
+def test_padding_with_a_code(backend, shape, source, fill):
+    check(backend, *layer(shape, source, fill))
 
 
 @pytest.mark.parametrize("signed", [False, True])

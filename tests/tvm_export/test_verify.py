@@ -6,6 +6,7 @@ import pytest
 import torch
 import tvm
 from networks import NETWORKS, images
+from programs import binary_network
 from schemes import SCHEMES, calibrated, lowered
 
 from hawq.errors import HawqError, UsageError
@@ -26,6 +27,18 @@ def test_every_integer_of_every_tensor_is_equal(name, scheme, asymmetric, tmp_pa
     assert report.tensors == tuple(op.name for op in program.ops)
     assert report.integers == sum(codes.numel() for codes in ReferenceExecutor(program).trace(batch).values())
     assert compiled.logits(batch).equal(ReferenceExecutor(program).logits(batch))
+
+
+def test_accumulators_inside_a_network_are_compared_too(tmp_path):
+    program = binary_network()
+    export(program, "llvm", tmp_path, batch=2)
+    batch = torch.randn(3, *program.input.out.shape, generator=torch.Generator().manual_seed(7))
+    report = verify(program, load(tmp_path), batch, until="all")
+    assert report.exact
+    assert {"stem", "depthwise", "dense", "middle", "sign", "steps"} < set(report.tensors)
+    logits = load(tmp_path)(batch)
+    assert logits.equal(ReferenceExecutor(program)(batch))
+    assert len(logits.unique(dim=0)) == len(batch)
 
 
 def test_raw_pixels_go_in_as_they_are(tmp_path):

@@ -44,6 +44,7 @@ class MmaConv:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
+    fill: int
     nibbles_w: bool
     accumulate: bool
     zero: int
@@ -54,7 +55,7 @@ class MmaConv:
         """Return the body of the struct P."""
         _, height, width = self.source.chw
         _, out_height, out_width = self.out.chw
-        zero = self.source.type.zero_point
+        pads = self.source.type.zero_point + self.fill
         numbers = {
             "Height": height, "Width": width, "Channels": self.source.channels, "Images": self.images,
             "OutHeight": out_height, "OutWidth": out_width, "OutStored": self.out.channels,
@@ -66,13 +67,13 @@ class MmaConv:
             "NibblesX": self.source.packed, "NibblesW": self.nibbles_w, "Signed": self.source.type.signed,
             "PackOut": self.out.packed, "Accumulate": self.accumulate,
         }  # fmt: skip
-        fill = (zero & 15) * 0x11111111 if self.source.packed else (zero & 255) * 0x01010101
+        word = (pads & 15) * 0x11111111 if self.source.packed else (pads & 255) * 0x01010101
         types = {"uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short", "int16": "short"}
         lines = [
             f"typedef {types.get(self.out.dtype, 'int')} Out;",
             *(f"static constexpr int k{name} = {value};" for name, value in numbers.items()),
             *(f"static constexpr bool k{name} = {str(value).lower()};" for name, value in flags.items()),
-            f"static constexpr unsigned kFill = {fill}u;",
+            f"static constexpr unsigned kFill = {word}u;",
             f"static constexpr long long kLo = {self.lo}LL, kHi = {self.hi}LL;",
         ]
         return "\n  ".join(lines)
@@ -117,6 +118,7 @@ def conv_mma(site: Site) -> tuple[tvm.tirx.PrimFunc, tuple[np.ndarray, ...]]:
         stride=getattr(op, "stride", (1, 1)),
         padding=getattr(op, "padding", (0, 0, 0, 0)),
         dilation=getattr(op, "dilation", (1, 1)),
+        fill=getattr(op, "fill", 0),
         nibbles_w=nibbles_w,
         accumulate=op.accumulates,
         zero=op.out.zero_point,
