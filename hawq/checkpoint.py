@@ -11,7 +11,7 @@ import torch
 from hawq.errors import HawqError, UsageError, reason
 from hawq.files import write_atomically
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+__all__ = ["is_checkpoint", "read_checkpoint", "write_checkpoint"]
 
 _FORMAT, _VERSION = "hawq-checkpoint", 1
 
@@ -20,9 +20,10 @@ def write_checkpoint(path: Path, body: Mapping[str, Any]) -> None:
     """Write tensors, numbers, strings and containers of them.
 
     The keys of a quantized network's checkpoint: `arch`, `scheme`, `units` (unit -> [weight bits, activation bits]),
-    `quantizers` (unit -> names of its own), `options` (QuantOptions), `model` (state dict), `optimizer`, `epoch` (epochs done), `step` (steps done), `loss` and
-    `count` (sum and images of the epoch that is under way), `best` (best top-1 so far, percent), `history`, `settings`
-    (the resolved training options). Equal bodies give equal bytes, whatever the file is called.
+    `quantizers` (unit -> names of its own), `options` (QuantOptions), `model` (state dict), `optimizer`, `epoch`
+    (epochs done), `step` (steps done), `loss` and `count` (sum and images of the epoch that is under way), `best` (best
+    top-1 so far, percent), `history`, `settings` (the resolved training options). Equal bodies give equal bytes,
+    whatever the file is called.
     """
 
     def write(temporary: Path) -> None:
@@ -41,6 +42,15 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_canonical(item) for item in value]
     return value
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Tell whether a file is a whole checkpoint of hawq, of any version, and not one of another program."""
+    try:
+        body = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # the tensors stay on the disk
+    except Exception:  # files of others lead torch into any error there is
+        return False
+    return isinstance(body, dict) and body.get("format") == _FORMAT
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

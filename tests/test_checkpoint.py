@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from hawq.checkpoint import read_checkpoint, write_checkpoint
+from hawq.checkpoint import is_checkpoint, read_checkpoint, write_checkpoint
 from hawq.errors import HawqError, UsageError
 
 
@@ -33,6 +33,19 @@ def test_missing_torn_and_foreign_files_are_refused(tmp_path):
     torch.save({"state_dict": {}}, path)
     with pytest.raises(HawqError, match="no checkpoint of hawq"):
         read_checkpoint(path)
+
+
+def test_a_checkpoint_is_told_from_other_files(tmp_path):
+    path = tmp_path / "c.pt"
+    assert not is_checkpoint(path)
+    write_checkpoint(path, {"model": {"w": torch.zeros(1000)}})
+    assert is_checkpoint(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert not is_checkpoint(path)
+    for foreign in ({"state_dict": {}, "epoch": 1}, {"w": torch.zeros(1)}, [1], Harmful()):
+        for is_zip in (True, False):
+            torch.save(foreign, path, _use_new_zipfile_serialization=is_zip)
+            assert not is_checkpoint(path)
 
 
 def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
