@@ -122,7 +122,7 @@ def test_mobilenet_has_names_of_its_own(graphs):
         ({"stage1.unit1.quant_convbn2": None}, r"no weight bits for 1 units, first 'features\.stage1\.unit1\.body"),
         ({"stage1.unit1.quant_act1": None}, r"no input activation bits for 1 units, first 'features\.stage1\.unit1"),
         ({"features.stage1.unit1.body.conv1.conv": 4}, r"gives features\S+ 4 bits, another key 8"),
-        ({"stage1.unit1.quant_convbn2": 9}, r"allowed are 2\.\.8"),
+        ({"stage1.unit1.quant_convbn2": 9}, r"allowed are 1\.\.8"),
         ({"stage1.unit1.quant_convbn2": "8"}, r"'8'; write bits or \[bits, \"hook\"\]"),
         ({"stage1.unit1.quant_convbn2": [8, "hok"]}, r"write bits or"),
     ],
