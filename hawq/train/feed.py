@@ -7,32 +7,10 @@ from torch import Tensor
 
 from hawq.data import ImageData
 from hawq.distributed import World
+from hawq.train.batch import Batch
 from hawq.train.config import TrainConfig
 
-__all__ = ["Batch", "Feed"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images and what they show.
-
-    Attributes:
-        images: float32, (N, C, H, W).
-        labels: int64, (N,).
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, part: slice) -> "Batch":
-        return Batch(self.images[part], self.labels[part])
-
-    def to(self, device: str) -> "Batch":
-        """Return the batch on a device."""
-        return Batch(self.images.to(device), self.labels.to(device))
+__all__ = ["Feed"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +21,7 @@ class Feed:
 
     Attributes:
         data: images.
-        config: batch size and seed.
+        config: of training.
         device: where the batches go.
         workers: threads that decode images.
         world: the processes that share a step.
@@ -58,16 +36,20 @@ class Feed:
     @property
     def steps(self) -> int:
         """Optimisation steps of an epoch."""
-        return -(-len(self.data.train) // self.config.batch_size)
+        return -(-len(self.data.train) // self.config.step_images)
 
     def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch from a step of it on."""
+        """Yield the batches of the steps of an epoch, from one of them on."""
         config = self.config
-        for images, labels in self.data.batches(
-            "train", config.batch_size, shuffle=True, augment=True, seed=config.seed, epoch=epoch, start=start,
+        found = self.data.batches(
+            "train", config.step_images, shuffle=True, augment=True, seed=config.seed, epoch=epoch, start=start,
             workers=self.workers,
-        ):  # fmt: skip
-            yield Batch(images, labels)[self.world.rank :: self.world.size].to(self.device)
+        )  # fmt: skip
+        for step, (images, labels) in enumerate(found, start=epoch * self.steps + start):
+            batch = Batch(images, labels)
+            if config.mixup is not None:
+                batch = config.mixup(batch, config.seed, step)
+            yield batch[self.world.rank :: self.world.size].to(self.device, config.memory_format)
 
     def test(self, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the test images with their labels."""

@@ -41,7 +41,8 @@ class Choices(Generic[_T]):
         if name not in self.kinds:
             raise UsageError(f"{self.what} {name!r} is unknown; allowed are {self.usage()}")
         kind = self.kinds[name]
-        return kind(**read_settings(settings, kind, f"{self.what} {text!r}"))
+        known = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+        return kind(**read_settings(settings, known, f"{self.what} {text!r}"))
 
     def write(self, value: _T) -> str:
         """Return the text that `read` turns into an equal object."""
@@ -56,18 +57,22 @@ class Choices(Generic[_T]):
         )
 
 
-def read_settings(text: str, kind: type[Any], what: str) -> dict[str, Any]:
-    """Return the fields of a dataclass that `key=value,key=value` gives, numbers and truth values as such.
+def read_settings(text: str, known: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return what `key=value,key=value` gives, as numbers and truth values.
+
+    Args:
+        text: the settings, separated by commas.
+        known: allowed keys with their usual values, which tell the type.
+        what: is set, for errors.
 
     Raises:
         UsageError: an unknown key, or a value that is none.
     """
-    known = {field.name: field.default for field in fields(kind)}
     found: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if key not in known or not equals:
-            raise UsageError(f"{what}: {part!r} is no setting; allowed are {_keys(known)}")
+            raise UsageError(f"{what}: {part!r} is no setting; allowed are {', '.join(known) or 'none'}")
         found[key] = _value(value, isinstance(known[key], bool), f"{what}: {part!r}")
     return found
 
@@ -90,7 +95,3 @@ def _joined(name: str, settings: Mapping[str, object]) -> str:
 
 def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value!r}".removesuffix(".0")
-
-
-def _keys(known: Mapping[str, object]) -> str:
-    return ", ".join(known) or "none"

@@ -16,7 +16,7 @@ from hawq.qat.model import QuantizedModel
 from hawq.qat.plan import QuantOptions
 from hawq.train.config import TrainConfig
 from hawq.train.criterion import PLAIN, Criterion
-from hawq.train.evaluate import Accuracy
+from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.feed import Feed
 from hawq.train.loggers import CsvLog, JsonlLog
 from hawq.train.state import Listener
@@ -84,7 +84,7 @@ def train_quantized(
         result = trainer.run(keeper, [heard, CsvLog(run.folder), JsonlLog(run.folder)])
     if result.top1 < trainer.state.best:
         model.load_state_dict(read_checkpoint(keeper.best_path)["model"])
-        result = trainer.evaluate()
+        result = accuracy(model, trainer.feed.test())
     return model.cpu(), result
 
 
@@ -128,9 +128,9 @@ def _check_same_order(run: QuantizedRun, settings: Mapping[str, Any]) -> None:
     """Check that the rest of an epoch holds the images that were not seen yet.
 
     Raises:
-        HawqError: another seed or batch size.
+        HawqError: another seed or number of images in a step.
     """
-    for name in ("seed", "batch_size"):
+    for name in ("seed", "batch_size", "accumulate"):
         now = getattr(run.config, name)
         if settings[name] != now:
             raise HawqError(

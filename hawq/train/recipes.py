@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from hawq.train.config import TrainConfig
+from hawq.train.optimizers import SGD
 from hawq.train.schedules import Cosine, OneCycle
 
 __all__ = ["float_recipe", "quantized_recipe"]
@@ -10,7 +11,11 @@ __all__ = ["float_recipe", "quantized_recipe"]
 # 2011.10680: SGD, momentum 0.9, lr 1e-4, weight decay 1e-4, batch 128, lr times 0.1 every 30 epochs
 _HAWQ = TrainConfig(epochs=90, lr=1e-4)
 
-_FLOAT = {"digits": TrainConfig(epochs=8, lr=0.1, weight_decay=5e-4, batch_size=64, schedule=OneCycle())}
+_FLOAT = {
+    "digits": TrainConfig(
+        epochs=8, lr=0.1, optimizer=SGD(nesterov=True), weight_decay=5e-4, batch_size=64, schedule=OneCycle()
+    )
+}
 
 _QUANTIZED = {
     "digits": TrainConfig(epochs=3, lr=0.01, batch_size=64, schedule=Cosine()),

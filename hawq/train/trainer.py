@@ -3,16 +3,22 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hawq.errors import HawqError
+from hawq.train.average import Average
+from hawq.train.batch import Batch
+from hawq.train.compile import compiled
 from hawq.train.config import TrainConfig
 from hawq.train.criterion import PLAIN, Criterion
 from hawq.train.evaluate import Accuracy, accuracy
-from hawq.train.feed import Batch, Feed
+from hawq.train.feed import Feed
+from hawq.train.groups import parameter_groups
+from hawq.train.optimizers import load_moments, moments
 from hawq.train.state import Listener, StepReport, TrainState
 from hawq.train.stop import StopRequest
 
@@ -66,9 +72,12 @@ class Trainer:
         self.model, self.feed, self._criterion, self._suspect = model, feed, criterion, suspect
         config = feed.config
         self.state = TrainState()
-        self._optimizer = torch.optim.SGD(
-            model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
-        )
+        model.to(memory_format=config.memory_format)
+        groups = parameter_groups(model, config.weight_decay, config.groups, config.decay_small)
+        self._optimizer = config.optimizer.build(groups)
+        self._average = None if config.average is None else Average(model, config.average)
+        self._scaler = config.precision.scaler(feed.device)
+        self._forward = compiled(model) if config.compile else model
 
     @property
     def config(self) -> TrainConfig:
@@ -77,12 +86,28 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that `load_state_dict` needs to go on, the network itself excepted."""
-        return {**self.state.to_json(), "optimizer": self._optimizer.state_dict()}
+        return {
+            **self.state.to_json(),
+            "optimizer": moments(self._optimizer, self.model),
+            "average": None if self._average is None else self._average.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
 
     def load_state_dict(self, body: dict[str, Any]) -> None:
-        """Go on from a state; other keys of a checkpoint are passed over."""
+        """Go on from a state; other keys of a checkpoint are passed over.
+
+        Raises:
+            HawqError: the state misses something, or belongs to another network or optimizer.
+        """
+        missing = self.state_dict().keys() - body.keys()
+        if missing:
+            raise HawqError(f"the checkpoint does not say {', '.join(sorted(missing))}; train it again")
         self.state = TrainState.from_json(body)
-        self._optimizer.load_state_dict(body["optimizer"])
+        load_moments(self._optimizer, self.model, body["optimizer"])
+        if self._average is not None and body["average"] is not None:
+            self._average.load_state_dict(body["average"])
+        if body["scaler"]:
+            self._scaler.load_state_dict(body["scaler"])
 
     def run(self, keeper: Keeper, listeners: Sequence[Listener] = ()) -> Accuracy:
         """Train until all epochs are done.
@@ -102,7 +127,7 @@ class Trainer:
         """
         result = None
         with StopRequest() as stop:
-            while self.state.epoch < self.config.epochs:
+            while self.state.epoch < self.config.epochs and not self._is_stale():
                 began, done = time.monotonic(), self.state.count
                 row = self._train_epoch(keeper, listeners, stop)
                 seconds, images = time.monotonic() - began, self.state.count - done
@@ -111,17 +136,31 @@ class Trainer:
                 is_best = self.state.end_epoch(row)
                 # the state is kept last: once it knows of an epoch, that epoch's best network and metrics are written
                 if is_best:
-                    keeper.best(self)
+                    with self._averaged():
+                        keeper.best(self)
                 speed = {"seconds": round(seconds, 3), "images_per_second": round(images / max(seconds, 1e-9), 1)}
                 for listener in listeners:
                     listener.epoch(row | speed)
                 keeper.last(self)
-        return result if result is not None else self.evaluate()
+        result = result or self.evaluate()
+        if self._average is not None:
+            self._average.install()
+        return result
 
     def evaluate(self) -> Accuracy:
-        """Return the accuracy of the network over the test images."""
+        """Return the accuracy over the test images, of the averaged weights where there are such."""
         self.model.eval()
-        return accuracy(self.model, self.feed.test())
+        with self._averaged():
+            return accuracy(self.model, self.feed.test())
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._average is None else self._average.installed()
+
+    def _is_stale(self) -> bool:
+        """Tell whether as many epochs as the patience lasts brought no better top-1."""
+        found = [row["top1"] for row in self.state.history]
+        waited = len(found) - 1 - found.index(max(found)) if found else 0
+        return self.config.patience is not None and waited >= self.config.patience
 
     def _train_epoch(self, keeper: Keeper, listeners: Sequence[Listener], stop: StopRequest) -> dict[str, float]:
         """Train to the end of the epoch under way and return its loss and last learning rate."""
@@ -144,22 +183,38 @@ class Trainer:
 
     def _step(self, batch: Batch, rate: float) -> float:
         """Take one optimisation step and return its loss."""
+        torch.manual_seed(self.config.seed * 1_000_003 + self.state.step)  # of what layers draw: dropout, rounding
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["multiple"]
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        value = 0.0
+        for piece in batch.split(self.config.batch_size):
+            loss = self._loss(piece) * (len(piece) / len(batch))
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            value += float(loss.detach())
         if self.config.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self._optimizer.step()
-        value = float(loss.detach())
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._average is not None:
+            self._average.update()
         self.state.add(value, len(batch))
         return value
 
     def _loss(self, batch: Batch) -> Tensor:
+        """Return the mean loss of images that are computed at once.
+
+        Raises:
+            HawqError: it is not finite.
+        """
+        trouble = ""
         try:
-            loss = self._criterion(batch.images, self.model(batch.images), batch.labels)
-            trouble = "" if math.isfinite(float(loss.detach())) else f"the loss is {float(loss.detach())}"
+            with self.config.precision.autocast(self.feed.device):
+                logits = self._forward(batch.images)
+            loss = self._criterion(batch.images, logits.float(), batch.targets(logits.shape[1]))
+            if not math.isfinite(float(loss.detach())):
+                trouble = f"the loss is {float(loss.detach())}"
         except HawqError as error:  # a quantizer whose range broke
             trouble = str(error)
         if trouble:

@@ -18,6 +18,10 @@ from test_training import Silent, quantized, silent, tiny_data
 from hawq.checkpoint import read_checkpoint
 from hawq.errors import HawqError
 from hawq.graph.trace import trace
+from hawq.train.groups import Group
+from hawq.train.mixup import Mixup
+from hawq.train.optimizers import AdamW
+from hawq.train.precision import Precision
 from hawq.train.quantized import train_quantized
 
 FILES = ("checkpoint.pt", "best.pt")
@@ -127,6 +131,23 @@ class Signalled(Silent):
             os.kill(os.getpid(), self._number)
 
 
+EVERYTHING = {
+    "optimizer": AdamW(), "accumulate": 2, "batch_size": 8, "warmup": 0.5, "mixup": Mixup(0.4), "average": 0.9,
+    "patience": 3, "precision": Precision.FP16, "channels_last": True, "clip_norm": 1.0, "decay_small": False,
+    "groups": (Group("*.bias", lr=0.5),), "lr": 0.001,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_every_option_is_part_of_the_state(graph, tmp_path, step):
+    run = quantized(graph, tmp_path / "stopped", **EVERYTHING)
+    with pytest.raises(KeyboardInterrupt):
+        train_quantized(run, graph, tiny_data(), lambda: _given(Signalled(signal.SIGINT, step)))
+    train_quantized(replace(run, resume=run.folder / "checkpoint.pt"), graph, tiny_data(), silent)
+    train_quantized(replace(run, folder=tmp_path / "whole"), graph, tiny_data(), silent)
+    assert _same(tmp_path / "stopped", tmp_path / "whole")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_the_step_and_the_rest_is_the_same(graph, tmp_path, number):
     run = quantized(graph, tmp_path / "stopped")
@@ -158,7 +179,7 @@ def test_within_an_epoch_seed_and_batch_size_must_be_the_same(graph, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_quantized(run, graph, tiny_data(), lambda: _given(Signalled(signal.SIGINT, 1)))
     checkpoint = tmp_path / "checkpoint.pt"
-    for changes in ({"seed": 1}, {"batch_size": 8}):
+    for changes in ({"seed": 1}, {"batch_size": 8}, {"accumulate": 2}):
         other = replace(quantized(graph, tmp_path, **changes), resume=checkpoint)
         with pytest.raises(HawqError, match="was saved within an epoch with"):
             train_quantized(other, graph, tiny_data(), silent)

@@ -45,6 +45,12 @@ def tiny_data(count=48):
     return ImageData("tiny", split, split, 10, Preprocessing(SIZE, None, (0.5,) * 3, (0.5,) * 3), Augment.SHIFT)
 
 
+def linear():
+    """Return a linear classifier of the tiny images."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIZE * SIZE, 10))
+
+
 @pytest.fixture(scope="module")
 def graph():
     return trace(build("Residual"), (3, SIZE, SIZE))
@@ -63,7 +69,7 @@ def test_accuracy_counts_the_highest_and_the_five_highest():
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice():
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIZE * SIZE, 10))
+    model = linear()
     model[1].weight.data.fill_(float("nan"))
     trainer = Trainer(model, Feed(tiny_data(), TrainConfig(epochs=1, lr=0.1)))
     with pytest.raises(HawqError, match=r"the loss is nan, at epoch 0, step 0; .* lower --lr"):
@@ -97,8 +103,7 @@ def test_a_checkpoint_of_another_network_or_scheme_is_refused(graph, tmp_path):
 def test_a_long_gradient_is_shortened_to_the_limit():
     moves = []
     for limit in (None, 0.25, 100.0):
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIZE * SIZE, 10))
+        model = linear()
         start = torch.cat([p.detach().flatten() for p in model.parameters()])
         config = TrainConfig(epochs=1, lr=1.0, weight_decay=0.0, clip_norm=limit)
         Trainer(model, Feed(tiny_data(), config)).run(Forget())
