@@ -18,12 +18,14 @@ class Accuracy:
         top5: percent of images whose label is among the five highest logits.
         images: how many.
         predictions: class of every image, int64, (images,).
+        labels: class that it shows, int64, (images,).
     """
 
     top1: float
     top5: float
     images: int
     predictions: Tensor
+    labels: Tensor
 
     def agreement(self, other: "Accuracy") -> float:
         """Return the percent of images for which both predict the same class."""
@@ -40,11 +42,13 @@ def accuracy(model: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, 
     """
     first = five = count = 0
     predictions: list[Tensor] = []
+    shown: list[Tensor] = []
     for images, labels in batches:
         logits = model(images).cpu()
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = best == labels.cpu()[:, None]
         first, five, count = first + int(hits[:, 0].sum()), five + int(hits.any(1).sum()), count + len(labels)
         predictions.append(best[:, 0])
+        shown.append(labels.cpu())
     total = max(count, 1)
-    return Accuracy(100 * first / total, 100 * five / total, count, torch.cat(predictions))
+    return Accuracy(100 * first / total, 100 * five / total, count, torch.cat(predictions), torch.cat(shown))

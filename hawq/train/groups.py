@@ -35,8 +35,8 @@ class Group:
             UsageError: there is no pattern, an unknown key, or a value that is no number above or equal to 0.
         """
         pattern, _, settings = text.rpartition(":")
-        found = read_settings(settings, {"lr": 1.0, "wd": 0.0}, f"group {text!r}")
-        if not pattern or not found or any(value < 0 for value in found.values()):
+        found = read_settings(settings, {"lr": 1.0, "wd": 0.0}, f"group {text!r}") if pattern else {}
+        if not found or any(value < 0 for value in found.values()):
             raise UsageError(f"group {text!r}: give PATTERN:lr=0.1,wd=0 (or one of both), numbers of 0 or more")
         return cls(pattern, **found)
 

@@ -18,7 +18,7 @@ from hawq.train.config import TrainConfig
 from hawq.train.criterion import PLAIN, Criterion
 from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.feed import Feed
-from hawq.train.loggers import CsvLog, JsonlLog
+from hawq.train.loggers import open_loggers
 from hawq.train.state import Listener
 from hawq.train.trainer import Trainer
 
@@ -42,6 +42,7 @@ class QuantizedRun:
         workers: threads that decode images.
         save_seconds: between two checkpoints within an epoch, at most.
         criterion: what is minimised.
+        loggers: names in LOGGERS that hear of every epoch, beside the files.
     """
 
     bits: BitConfig
@@ -53,6 +54,7 @@ class QuantizedRun:
     workers: int = 0
     save_seconds: float = 300.0
     criterion: Criterion = PLAIN
+    loggers: tuple[str, ...] = ()
 
 
 def train_quantized(
@@ -80,8 +82,8 @@ def train_quantized(
         keeper.best(trainer)
         keeper.last(trainer)
         return model.cpu(), result
-    with progress() as heard:
-        result = trainer.run(keeper, [heard, CsvLog(run.folder), JsonlLog(run.folder)])
+    with progress() as heard, open_loggers(run.loggers, run.folder, run.config.to_json()) as loggers:
+        result = trainer.run(keeper, [heard, *loggers])
     if result.top1 < trainer.state.best:
         model.load_state_dict(read_checkpoint(keeper.best_path)["model"])
         result = accuracy(model, trainer.feed.test())

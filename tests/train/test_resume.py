@@ -11,13 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from networks import SIZE, build
 from test_training import Silent, quantized, silent, tiny_data
 
 from hawq.checkpoint import read_checkpoint
 from hawq.errors import HawqError
-from hawq.graph.trace import trace
 from hawq.train.groups import Group
 from hawq.train.mixup import Mixup
 from hawq.train.optimizers import AdamW
@@ -111,12 +108,6 @@ def test_killed_at_any_moment_again_and_again(whole, tmp_path, seed):
     assert _train(tmp_path).returncode == 0
     assert _same(tmp_path, whole)
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == sorted(FILES + METRICS)
-
-
-@pytest.fixture(scope="module")
-def graph():
-    torch.manual_seed(0)
-    return trace(build("Residual"), (3, SIZE, SIZE))
 
 
 class Signalled(Silent):

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import SIZE, build
 from test_training import Silent, linear, quantized, silent, tiny_data
 
 from hawq.checkpoint import read_checkpoint
 from hawq.errors import UsageError
-from hawq.graph.trace import trace
 from hawq.train.batch import Batch
 from hawq.train.config import TrainConfig
 from hawq.train.evaluate import accuracy
@@ -91,12 +89,6 @@ def test_the_average_is_the_formula_and_is_what_is_evaluated():
     assert torch.allclose(kept, expected, atol=1e-6)
     assert not torch.allclose(kept, follower.weights[-1], atol=1e-3)
     assert follower.rows[-1]["top1"] == accuracy(model, trainer.feed.test()).top1
-
-
-@pytest.fixture(scope="module")
-def graph():
-    torch.manual_seed(0)
-    return trace(build("Residual"), (3, SIZE, SIZE))
 
 
 def test_the_best_checkpoint_holds_the_averaged_weights_and_the_last_one_both(graph, tmp_path):

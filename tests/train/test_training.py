@@ -51,11 +51,6 @@ def linear():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIZE * SIZE, 10))
 
 
-@pytest.fixture(scope="module")
-def graph():
-    return trace(build("Residual"), (3, SIZE, SIZE))
-
-
 def quantized(graph, folder, **changes):
     config = TrainConfig(epochs=2, lr=0.01, batch_size=16, schedule=Cosine())
     return QuantizedRun(uniform("net", graph, 4), QuantOptions(), replace(config, **changes), folder)

@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hawq.files import write_atomically
+from hawq.train.loggers.registry import register_logger
 from hawq.train.state import StepReport
 
 __all__ = ["CsvLog", "JsonlLog"]
@@ -15,6 +17,7 @@ _Row = dict[str, float]
 _Found = list[dict[str, Any]]
 
 
+@register_logger("csv")
 class CsvLog:
     """Write `metrics.csv`: a header and a line for every epoch.
 
@@ -22,9 +25,10 @@ class CsvLog:
 
     Args:
         folder: of the file.
+        settings: stand in the checkpoint already.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.path = folder / "metrics.csv"
 
     def step(self, report: StepReport) -> None:
@@ -39,18 +43,23 @@ class CsvLog:
         writer.writerows(rows)
         write_atomically(self.path, lambda temporary: temporary.write_text(text.getvalue()))
 
+    def close(self) -> None:
+        """Leave the file as it is."""
+
     def _rows(self) -> list[dict[str, str]]:
         return list(csv.DictReader(self.path.read_text().splitlines())) if self.path.is_file() else []
 
 
+@register_logger("jsonl")
 class JsonlLog:
     """Write `metrics.jsonl`: one JSON object for every epoch, replaced as in CsvLog.
 
     Args:
         folder: of the file.
+        settings: stand in the checkpoint already.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.path = folder / "metrics.jsonl"
 
     def step(self, report: StepReport) -> None:
@@ -61,6 +70,9 @@ class JsonlLog:
         found = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.is_file() else []
         text = "".join(json.dumps(item) + "\n" for item in [*_before(found, row), row])
         write_atomically(self.path, lambda temporary: temporary.write_text(text))
+
+    def close(self) -> None:
+        """Leave the file as it is."""
 
 
 def _before(rows: _Found, row: _Row) -> _Found:

@@ -1,0 +1,204 @@
+"""Declare the options of `hawq train`, a group for each panel of its help."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hawq.qat.plan import QuantOptions
+
+__all__ = ["DistillFlags", "LogFlags", "OptimizerFlags", "QuantFlags", "RateFlags", "SpeedFlags", "TrainFlags"]
+
+
+class _Method(StrEnum):
+    NONE = "none"
+    KD_NAIVE = "KD_naive"
+
+
+class _Interval(StrEnum):
+    STEP = "step"
+    EPOCH = "epoch"
+
+
+class _Precision(StrEnum):
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+def _option(panel: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, **settings)
+
+
+_RECIPE = "the data set's recipe"
+_TRAIN, _STEPS, _RATE = "Training", "Optimizer", "Learning rate"
+_SPEED, _LOGS, _DISTILL, _QUANT = "Speed", "Logs", "Distillation", "Quantization"
+
+
+@dataclass(frozen=True)
+class TrainFlags:
+    """How long to train, on what, and what is kept."""
+
+    epochs: Annotated[
+        int | None,
+        _option(_TRAIN, "--epochs", min=0, help="Passes over the data; 0 calibrates alone.", show_default=_RECIPE),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        _option(_TRAIN, "--batch-size", "-b", min=1, help="Images computed at once.", show_default=_RECIPE),
+    ] = None
+    accumulate: Annotated[
+        int, _option(_TRAIN, "--accumulate", min=1, help="Batches whose gradients make one step.")
+    ] = 1
+    resume: Annotated[Path | None, _option(_TRAIN, "--resume", help="Go on from this checkpoint.")] = None
+    evaluate: Annotated[bool, _option(_TRAIN, "--evaluate", "-e", help="Only evaluate the checkpoint.")] = False
+    data_percentage: Annotated[
+        float, _option(_TRAIN, "--data-percentage", min=0, max=1, help="Part of the training set, 0..1.")
+    ] = 1.0
+    label_smoothing: Annotated[
+        float, _option(_TRAIN, "--label-smoothing", min=0, max=1, help="Share of a label spread over all classes.")
+    ] = 0.0
+    mixup: Annotated[
+        float | None,
+        _option(_TRAIN, "--mixup", metavar="ALPHA", help="Mix images in pairs by Beta(ALPHA, ALPHA); 0.2 is mild."),
+    ] = None
+    ema: Annotated[
+        float | None,
+        _option(
+            _TRAIN,
+            "--ema",
+            metavar="DECAY",
+            help="Evaluate and keep the average of the weights over the last 1/(1-DECAY) steps; 0.999.",
+        ),
+    ] = None
+    patience: Annotated[
+        int | None,
+        _option(_TRAIN, "--patience", min=1, metavar="EPOCHS", help="Stop when top-1 got no better for so long."),
+    ] = None
+    save_minutes: Annotated[
+        float, _option(_TRAIN, "--save-minutes", min=0, help="Between two checkpoints, at most.")
+    ] = 5.0
+
+
+@dataclass(frozen=True)
+class OptimizerFlags:
+    """What a step does."""
+
+    optimizer: Annotated[
+        str | None,
+        _option(
+            _STEPS,
+            "--optimizer",
+            metavar="NAME[:KEY=VALUE,...]",
+            help="sgd:momentum=0.9,nesterov=false or adamw:beta1=0.9,beta2=0.999,eps=1e-08 (with a lower --lr).",
+            show_default=_RECIPE,
+        ),
+    ] = None
+    momentum: Annotated[float | None, _option(_STEPS, "--momentum", help="Of sgd.", show_default=_RECIPE)] = None
+    nesterov: Annotated[bool, _option(_STEPS, "--nesterov", help="Let sgd look ahead by one momentum step.")] = False
+    wd: Annotated[
+        float | None, _option(_STEPS, "--wd", "--weight-decay", min=0, help="Weight decay.", show_default=_RECIPE)
+    ] = None
+    decay_small: Annotated[
+        bool,
+        _option(_STEPS, "--decay-small/--no-decay-small", help="Decay of 1-d tensors and depthwise weights."),
+    ] = True
+    group: Annotated[
+        list[str] | None,
+        _option(
+            _STEPS,
+            "--group",
+            metavar="PATTERN:lr=X,wd=Y",
+            help="Parameters with a rate of X times --lr, a weight decay of Y: '*.quantizer.*:lr=0.1'. May be given "
+            "again; the last one that holds a parameter rules. Parameters of quantizers have no decay.",
+        ),
+    ] = None
+    clip_grad_norm: Annotated[
+        float | None, _option(_STEPS, "--clip-grad-norm", min=0, help="Largest norm of a step's gradient.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class RateFlags:
+    """How fast to learn, and when."""
+
+    lr: Annotated[float | None, _option(_RATE, "--lr", min=0, help="Highest learning rate.", show_default=_RECIPE)] = (
+        None
+    )
+    lr_schedule: Annotated[
+        str | None,
+        _option(
+            _RATE,
+            "--lr-schedule",
+            metavar="NAME[:KEY=VALUE,...]",
+            help="step:period=30,gamma=0.1 (HAWQ's), cosine:floor=0, polynomial:power=1,floor=0, "
+            "sgdr:period=10,growth=2,floor=0, exponential:gamma=0.95, one-cycle:rise=0.3 or constant. Periods are "
+            "epochs, floors shares of --lr.",
+            show_default=_RECIPE,
+        ),
+    ] = None
+    warmup: Annotated[float, _option(_RATE, "--warmup", min=0, metavar="EPOCHS", help="Rise along a line first.")] = 0.0
+    lr_interval: Annotated[_Interval, _option(_RATE, "--lr-interval", help="When the rate moves.")] = _Interval.STEP
+
+
+@dataclass(frozen=True)
+class SpeedFlags:
+    """How the same is computed faster."""
+
+    amp: Annotated[
+        _Precision | None,
+        _option(_SPEED, "--amp", help="Compute convolutions in half precision; quantizers stay in float32."),
+    ] = None
+    channels_last: Annotated[
+        bool, _option(_SPEED, "--channels-last", help="Keep images and weights in the order NHWC.")
+    ] = False
+    compile: Annotated[
+        bool, _option(_SPEED, "--compile", help="Compile forward and backward pass; pays in long trainings.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class LogFlags:
+    """Where the metrics go besides metrics.csv and metrics.jsonl."""
+
+    tensorboard: Annotated[
+        bool, _option(_LOGS, "--tensorboard", help="Write TensorBoard's events beside the checkpoint.")
+    ] = False
+    mlflow: Annotated[bool, _option(_LOGS, "--mlflow", help="Log to MLflow, at MLFLOW_TRACKING_URI.")] = False
+
+
+@dataclass(frozen=True)
+class DistillFlags:
+    """What to learn from a teacher."""
+
+    distill_method: Annotated[
+        _Method,
+        _option(_DISTILL, "--distill-method", case_sensitive=False, help="KD_naive: learn from a teacher."),
+    ] = _Method.NONE
+    teacher_arch: Annotated[
+        str | None, _option(_DISTILL, "--teacher-arch", help="Teacher.", show_default="the float network")
+    ] = None
+    teacher_weights: Annotated[
+        Path | None, _option(_DISTILL, "--teacher-weights", help="Its weights.", show_default="download")
+    ] = None
+    distill_alpha: Annotated[float, _option(_DISTILL, "--distill-alpha", help="Share of the teacher, 0..1.")] = 0.95
+    temperature: Annotated[float, _option(_DISTILL, "--temperature", help="That logits are divided by.")] = 6.0
+
+
+@dataclass(frozen=True)
+class QuantFlags:
+    """How ranges are found."""
+
+    fix_bn: Annotated[bool, _option(_QUANT, "--fix-BN/--no-fix-BN", help="Fold running statistics.")] = True
+    act_range_momentum: Annotated[
+        float, _option(_QUANT, "--act-range-momentum", help="Of activation ranges, 0..1; -1: running min and max.")
+    ] = 0.99
+    asymmetric: Annotated[bool, _option(_QUANT, "--asymmetric", help="Zero points for signed activations.")] = False
+
+    def options(self) -> "QuantOptions":
+        """Return the library's options."""
+        from hawq.qat.plan import QuantOptions
+
+        return QuantOptions(fix_bn=self.fix_bn, act_range_momentum=self.act_range_momentum, asymmetric=self.asymmetric)

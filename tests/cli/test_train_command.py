@@ -1,0 +1,101 @@
+"""`hawq train` from its command line to its files."""
+
+import json
+
+import pytest
+import torch
+import typer
+from tiny_run import set_up
+from typer.testing import CliRunner
+
+from hawq.checkpoint import read_checkpoint
+from hawq.cli.train import train
+from hawq.errors import HawqError, UsageError
+
+NETWORK = ("-a", "net.py:tiny", "--weights", "float.safetensors", "--data", "npz", "--data-path", "images.npz")
+RUN = (*NETWORK, "--save-path", "run", "--quant-scheme", "uniform8")
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Return a function that trains in an empty folder and returns the JSON document."""
+    set_up(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(train)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [*RUN, "--json", *arguments])
+        if isinstance(result.exception, HawqError):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    return run
+
+
+def settings():
+    return read_checkpoint("run/uniform8/checkpoint.pt")["settings"]
+
+
+def test_hawqs_options_train_resume_and_evaluate(command, tmp_path):
+    given = ("--epochs", "1", "--lr", "0.0001", "--batch-size", "128", "--act-range-momentum=0.99", "--wd", "1e-4",
+             "--data-percentage", "0.5", "--fix-BN")  # fmt: skip
+    first = command(*given)
+    folder = tmp_path / "run" / "uniform8"
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"best.pt", "checkpoint.pt", "metrics.csv", "metrics.jsonl", "report.json", "confusion.csv"}
+    found = settings()
+    assert (found["epochs"], found["lr"], found["batch_size"], found["weight_decay"]) == (1, 1e-4, 128, 1e-4)
+    assert found["schedule"] == "cosine:floor=0"  # of the recipe for npz
+    assert command("--resume", str(folder / "best.pt"), "-e") == first
+    command(*given, "--epochs", "2", "--resume", str(folder / "checkpoint.pt"))
+    assert [row["epoch"] for row in read_checkpoint(folder / "checkpoint.pt")["history"]] == [1, 2]
+
+
+def test_every_option_reaches_the_training(command):
+    command(
+        "--epochs", "2", "-b", "4", "--accumulate", "3", "--mixup", "0.4", "--ema", "0.9", "--patience", "1",
+        "--optimizer", "adamw:beta2=0.99", "--no-decay-small", "--group", "*.weight:lr=0.5", "--group", "*.bias:wd=0",
+        "--clip-grad-norm", "2", "--lr-schedule", "sgdr:period=3", "--warmup", "1", "--lr-interval", "epoch",
+        "--amp", "bf16", "--channels-last", "--seed", "3",
+    )  # fmt: skip
+    assert settings() == {
+        "epochs": 2, "batch_size": 4, "accumulate": 3, "mixup": 0.4, "average": 0.9, "patience": 1,
+        "optimizer": "adamw:beta1=0.9,beta2=0.99,eps=1e-08", "decay_small": False, "weight_decay": 1e-4,
+        "groups": ["*.weight:lr=0.5", "*.bias:wd=0"], "clip_norm": 2.0,
+        "lr": 0.01, "schedule": "sgdr:period=3,growth=2,floor=0", "warmup": 1.0, "interval": "epoch",
+        "precision": "bf16", "channels_last": True, "compile": False, "seed": 3, "device": "cpu",
+    }  # fmt: skip
+
+
+def test_momentum_and_nesterov_are_of_sgd(command):
+    command("--epochs", "1", "--momentum", "0.5", "--nesterov")
+    assert settings()["optimizer"] == "sgd:momentum=0.5,nesterov=true"
+    with pytest.raises(UsageError, match="adamw has no momentum; those are of sgd"):
+        command("--optimizer", "adamw", "--momentum", "0.5")
+
+
+def test_smoothing_and_the_teacher_change_the_weights(command, tmp_path):
+    weights = []
+    for given in ((), ("--label-smoothing", "0.5"), ("--distill-method", "KD_naive", "--temperature", "2")):
+        command("--epochs", "1", *given)
+        weights.append(read_checkpoint(tmp_path / "run/uniform8/checkpoint.pt")["model"]["units.stem.weight"])
+    assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--lr-schedule", "cosin"), "learning rate schedule 'cosin' is unknown; allowed are step:period=30"),
+        (("--optimizer", "lion"), "optimizer 'lion' is unknown; allowed are sgd:momentum=0.9"),
+        (("--group", "units.*"), "give PATTERN:lr=0.1,wd=0"),
+        (("--group", "stem:lr=2"), "group stem:lr=2 holds no parameter; names are like units.stem.weight"),
+        (("--mixup", "0"), "give a number above 0"),
+        (("--epochs", "2", "--warmup", "3"), "a warm-up of 3 epochs in a training of 2"),
+    ],
+)
+def test_wrong_usage_says_what_is_allowed(command, arguments, says):
+    with pytest.raises(UsageError) as error:
+        command(*arguments)
+    assert says in str(error.value)
