@@ -10,9 +10,13 @@ from hawq.graph import ir
 
 __all__ = ["average_pool", "clamp", "convolve", "max_pool", "pointwise"]
 
+_RELU = ir.Clamp(0.0, None)
+
 
 def clamp(value: Tensor, limits: ir.Clamp | None) -> Tensor:
     """Return min(max(value, lo), hi), or the value where there are no limits."""
+    if limits == _RELU:
+        return F.relu(value)  # its backward pass is several times cheaper than a clamp's
     return value if limits is None else value.clamp(limits.lo, limits.hi)
 
 
