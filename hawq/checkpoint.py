@@ -20,10 +20,11 @@ def write_checkpoint(path: Path, body: Mapping[str, Any]) -> None:
     """Write tensors, numbers, strings and containers of them.
 
     The keys of a quantized network's checkpoint: `arch`, `scheme`, `units` (unit -> [weight bits, activation bits]),
-    `quantizers` (unit -> names of its own), `options` (QuantOptions), `model` (state dict), `optimizer`, `epoch`
-    (epochs done), `step` (steps done), `loss` and `count` (sum and images of the epoch that is under way), `best` (best
-    top-1 so far, percent), `history`, `settings` (the resolved training options). Equal bodies give equal bytes,
-    whatever the file is called.
+    `quantizers` (unit -> names of its own), `options` (QuantOptions), `model` (state dict), `optimizer`
+    (parameter -> its moments), `average` (averaged parameters, or None), `scaler` (of an fp16 loss), `epoch` (epochs
+    done), `step` (steps done), `loss` and `count` (sum and images of the epoch that is under way), `best` (best top-1
+    so far, percent), `history`, `settings` (the resolved training options). Equal bodies give equal bytes, whatever
+    the file is called.
     """
 
     def write(temporary: Path) -> None:

@@ -10,6 +10,7 @@ from test_training import Silent, linear, quantized, silent, tiny_data
 
 from hawq.checkpoint import read_checkpoint
 from hawq.errors import UsageError
+from hawq.quantizers import ActivationQuantizer
 from hawq.train.batch import Batch
 from hawq.train.config import TrainConfig
 from hawq.train.evaluate import accuracy
@@ -141,9 +142,18 @@ def test_float_layers_compute_in_half_and_quantizers_in_float32(graph, tmp_path,
         return result
 
     monkeypatch.setattr(F, "conv2d", watched)
+
+    def quantized_to(module, given, result):
+        if isinstance(module, ActivationQuantizer) and module.training:
+            outputs.add(result.dtype)
+
+    outputs = set()
+    hook = torch.nn.modules.module.register_module_forward_hook(quantized_to)
     run = quantized(graph, tmp_path / "half", precision=precision)
     model, _ = train_quantized(run, graph, tiny_data(), silent)
+    hook.remove()
     assert seen == {dtype}
+    assert outputs == {torch.float32}
     assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {torch.float32}
     for name in model.graph.nodes:
         quantizer = model.stored_quantizer(name)
