@@ -11,7 +11,6 @@ from torch import Tensor
 from hawq.bitconfig import BitConfig
 from hawq.qat.model import QuantizedModel
 from hawq.quantizers import ActivationQuantizer, QuantOptions
-from hawq.quantizers.minmax import MinMaxActivation
 
 __all__ = ["carry_ranges", "start_from"]
 
@@ -79,7 +78,7 @@ def _same_rule(before: ActivationQuantizer, now: ActivationQuantizer) -> bool:
     same_codes = (before.bits, before.grid) == (now.bits, now.grid)
     own = now.state_dict()
     fits = all(_fits(tensor, own.get(key)) for key, tensor in before.state_dict().items())
-    return fits and (same_codes or isinstance(now, MinMaxActivation))
+    return fits and (same_codes or now.carries_widths)
 
 
 def _fits(tensor: Tensor, own: Tensor | None) -> bool:

@@ -1,6 +1,6 @@
 """Map real values to codes: uniform and learned quantizers of weights and activations, each in a file of its own."""
 
-from hawq.quantizers import minmax, percentile  # noqa: F401  # they register themselves
+from hawq.quantizers import dorefa, lsq, lsq_plus, minmax, mse, pact, percentile  # noqa: F401  # they register themselves
 from hawq.quantizers.activation import ActivationQuantizer, UniformActivation
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.options import QuantOptions

@@ -31,6 +31,8 @@ class ActivationQuantizer(nn.Module, ABC):
     """Bits it can have."""
     everywhere: ClassVar[bool] = False
     """Whether it also serves the 8-bit tensors that the pinned units read."""
+    carries_widths: ClassVar[bool] = False
+    """Whether what it found at one width holds at another."""
     uniform: ClassVar[bool]
     """Whether its codes have equal steps, so that a requantization produces them."""
 
@@ -83,6 +85,10 @@ class ActivationQuantizer(nn.Module, ABC):
                     (self.calibrate if self.calibrating else self.observe)(value.detach())
                     self.seen += self.calibrating
             return self.quantize(value)
+
+    def _average(self, kept: Tensor, found: Tensor) -> None:
+        """Make `kept` the mean over the batches of the calibration, given what is found in this one."""
+        kept.lerp_(found, 1 / (int(self.seen) + 1))
 
     def extra_repr(self) -> str:
         """Show bits and grid."""

@@ -30,6 +30,10 @@ class ActivationGrid(Enum):
         """Whether the codes are signed."""
         return self is ActivationGrid.SYMMETRIC
 
+    def without_zero_point(self) -> "ActivationGrid":
+        """Return the grid of the same tensors with zero point 0."""
+        return ActivationGrid.UNSIGNED if self is ActivationGrid.UNSIGNED else ActivationGrid.SYMMETRIC
+
     def codes(self, bits: int) -> tuple[int, int]:
         """Return the lowest and highest code."""
         return code_range(bits, self.signed)

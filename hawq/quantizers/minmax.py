@@ -22,6 +22,7 @@ class MinMaxActivation(UniformActivation):
     """
 
     everywhere = True
+    carries_widths = True
 
     low: Tensor
     high: Tensor

@@ -9,7 +9,7 @@ from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.minmax import MinMaxActivation, MinMaxWeight
 from hawq.quantizers.registry import register_activation, register_weight
 
-__all__ = ["PercentileActivation", "PercentileWeight", "percentile_bounds"]
+__all__ = ["PercentileActivation", "PercentileWeight", "percentile_bounds", "thinned"]
 
 _SAMPLE = 1 << 16
 
@@ -33,7 +33,7 @@ def percentile_bounds(rows: Tensor, percent: float) -> tuple[Tensor, Tensor]:
     return lower, upper
 
 
-def _thinned(value: Tensor) -> Tensor:
+def thinned(value: Tensor) -> Tensor:
     """Return about 65,000 values, evenly spaced with a step that walks through all columns and rows of the maps."""
     flat = value.flatten()
     step = max(1, flat.numel() // _SAMPLE)
@@ -52,7 +52,7 @@ class PercentileActivation(MinMaxActivation):
 
     def range_of(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the percentiles, scalars."""
-        lower, upper = percentile_bounds(_thinned(value)[None], self.options.act_percentile)
+        lower, upper = percentile_bounds(thinned(value)[None], self.options.act_percentile)
         if self.grid is ActivationGrid.UNSIGNED:
             lower = torch.zeros_like(lower)
         return lower[0], upper[0]

@@ -1,0 +1,144 @@
+"""`lsq`: the step is learned together with the weights (1902.08153)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hawq.integer.arithmetic import nearest_code
+from hawq.quantizers.activation import UniformActivation
+from hawq.quantizers.gradients import scale_gradient
+from hawq.quantizers.grid import ActivationGrid
+from hawq.quantizers.options import QuantOptions
+from hawq.quantizers.registry import register_activation, register_weight
+from hawq.quantizers.weight import WeightQuantizer, channel_floor, per_channel, weight_limit
+
+__all__ = ["LsqActivation", "LsqWeight", "quantize_by_step", "step_gradient_scale"]
+
+_SMALLEST_STEP = 2.0**-24
+"""Of an activation: with it ratios of scales stay dyadic numbers."""
+
+
+class _QuantizeByStep(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        value: Tensor,
+        step: Tensor,
+        offset: Tensor | None,
+        zero_point: int,
+        lo: int,
+        hi: int,
+    ) -> Tensor:
+        ctx.save_for_backward(value, step)
+        ctx.codes = zero_point, lo - zero_point, hi - zero_point  # type: ignore[attr-defined]
+        return nearest_code(value, step, 0, lo - zero_point, hi - zero_point).mul_(step)
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
+        value, step = ctx.saved_tensors  # type: ignore[attr-defined]
+        zero_point, lo, hi = ctx.codes  # type: ignore[attr-defined]
+        steps = value / step
+        inside = ((steps > lo) & (steps < hi)).to(grad.dtype)
+        slope = torch.round(steps).clamp_(lo, hi).sub_(steps.mul_(inside))
+        offset_grad = None
+        if ctx.needs_input_grad[2]:  # type: ignore[attr-defined]
+            outside = 1 - inside
+            slope.add_(outside, alpha=zero_point)
+            offset_grad = outside.mul_(grad).sum()
+        return grad * inside, slope.mul_(grad).sum_to_size(step.shape), offset_grad, None, None, None
+
+
+def quantize_by_step(
+    value: Tensor, step: Tensor, lo: int, hi: int, offset: Tensor | None = None, zero_point: int = 0
+) -> Tensor:
+    """Return s * (code - z), code = clamp(rint(v / s) + z, lo, hi), with the gradients of both papers.
+
+    To v: 1 where lo < v/s + z < hi, else 0. To s: rint(v/s) - v/s there, lo below, hi above (1902.08153, sections 2.1
+    and 2.3). To the offset: 0 there, 1 below and above (2004.09576).
+
+    Args:
+        value: v, float32, any shape.
+        step: s, positive, float32, a scalar or broadcastable to `value`.
+        lo: lowest code.
+        hi: highest code.
+        offset: real value that the zero point stands for, a scalar: z = rint(-offset / s). Only gradients need it.
+        zero_point: z, in lo..hi.
+    """
+    return _QuantizeByStep.apply(value, step, offset, zero_point, lo, hi)  # type: ignore[no-any-return]
+
+
+def step_gradient_scale(count: int, hi: int) -> float:
+    """Return 1 / sqrt(N Qp): with it a step moves, relative to its size, as much as the weights do (section 2.2).
+
+    Args:
+        count: N, weights that share the step, or values of an activation in one image.
+        hi: Qp, the highest code.
+    """
+    return 1 / math.sqrt(count * hi)
+
+
+@register_activation("lsq")
+class LsqActivation(UniformActivation):
+    """Learn the step of a tensor.
+
+    It begins at the mean over the batches of the calibration of 2 mean|v| / sqrt(Qp). The step is the magnitude of the
+    parameter, so that it stays positive. There is no zero point: a signed tensor has symmetric codes.
+    """
+
+    def __init__(self, bits: int, grid: ActivationGrid, options: QuantOptions) -> None:
+        super().__init__(bits, grid.without_zero_point(), options)
+        self.step_size = nn.Parameter(torch.ones(()))
+
+    def calibrate(self, value: Tensor) -> None:
+        """Take in the mean magnitude of a batch."""
+        hi = self.grid.codes(self.bits)[1]
+        self._average(self.step_size, 2 * value.abs().mean() / math.sqrt(hi))
+
+    def quantize(self, value: Tensor) -> Tensor:
+        """Return the fake-quantized value; the gradient of the step is scaled by 1 / sqrt(values of an image * Qp)."""
+        lo, hi = self.grid.codes(self.bits)
+        step = scale_gradient(self._positive(), step_gradient_scale(value[0].numel(), hi))
+        return quantize_by_step(value, step, lo, hi)
+
+    def scale_and_zero_point(self) -> tuple[Tensor, int]:
+        """Return the step, a positive float32 scalar, and 0."""
+        return self._positive().detach(), 0
+
+    def _positive(self) -> Tensor:
+        return self.step_size.abs().clamp(min=_SMALLEST_STEP)
+
+
+@register_weight("lsq")
+class LsqWeight(WeightQuantizer):
+    """Learn the step of every output channel, or of the layer where `channel_wise` is off, as in the paper.
+
+    Codes are all that b bits hold, -2^(b-1) .. 2^(b-1) - 1; of 8 bits all but -128, whose negative int8 lacks when
+    batch norm turns the sign of a channel. Steps are magnitudes of the parameters, at least 2^-16 of the layer's
+    largest.
+    """
+
+    def __init__(self, bits: int, weight: Tensor, options: QuantOptions) -> None:
+        super().__init__(bits, weight, options)
+        self.lo, self.hi = -min(1 << (bits - 1), 127), weight_limit(bits)
+        rows = weight.detach().float().flatten(1)
+        self.step_size = nn.Parameter(self.start(rows if options.channel_wise else rows.reshape(1, -1)))
+
+    def start(self, rows: Tensor) -> Tensor:
+        """Return the steps to begin with, 2 mean|w| / sqrt(Qp), (R,), of rows of weights, (R, n)."""
+        return 2 * rows.abs().mean(1) / math.sqrt(self.hi)
+
+    def scale(self, weight: Tensor) -> Tensor:
+        """Return the steps, float32, (O,)."""
+        return self._positive().detach().expand(len(weight))
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        """Return the fake-quantized weights; the gradient of a step is scaled by 1 / sqrt(its weights * Qp)."""
+        factor = step_gradient_scale(weight.numel() // len(self.step_size), self.hi)
+        step = scale_gradient(self._positive(), factor)
+        return quantize_by_step(weight, per_channel(step, weight), self.lo, self.hi)
+
+    def _positive(self) -> Tensor:
+        return channel_floor(self.step_size.abs())
