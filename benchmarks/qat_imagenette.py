@@ -26,6 +26,7 @@ from hawq.graph.trace import trace
 from hawq.models import create_model
 from hawq.quantizers import QuantOptions
 from hawq.schemes import uniform
+from hawq.train.begin import Beginning
 from hawq.train.config import TrainConfig
 from hawq.train.criterion import Criterion, Distillation
 from hawq.train.evaluate import accuracy
@@ -79,7 +80,7 @@ def compare(name: str, data: Path, work: Path, epochs: int, quantizer: str, quic
         config = TrainConfig(epochs, lr=0.005, batch_size=32, schedule=Cosine(), clip_norm=5.0)
         options = QuantOptions(weight_quantizer=method, act_quantizer=method)
         extra = {} if criterion is None else {"criterion": criterion}
-        run = QuantizedRun(bits, options, config, work / f"{name}-{kind.replace(' ', '-')}", **extra)
+        run = QuantizedRun(Beginning(bits, options), config, work / f"{name}-{kind.replace(' ', '-')}", **extra)
         _, found = train_quantized(run, graph, images, lambda: training_progress(f"{name} {kind}"))
         seconds = round(time.monotonic() - started)
         rows.append({"network": name, "kind": kind, "epochs": epochs, "top1": found.top1, "seconds": seconds})

@@ -30,6 +30,7 @@ from hawq.models import create_model, input_spec
 from hawq.quantizers import QuantOptions
 from hawq.schemes import uniform
 from hawq.sensitivity import Sampling, measure
+from hawq.train.begin import Beginning
 from hawq.train.config import TrainConfig
 from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.feed import Feed
@@ -129,7 +130,7 @@ class Comparison:
         options = QuantOptions(weight_quantizer=row.weight, act_quantizer=row.activation,
                                asymmetric=row.scheme.startswith("all"))  # fmt: skip
         folder = self.work / row.name.replace(" ", "-").replace(",", "")
-        run = QuantizedRun(self._bits(row.scheme, graph), options, config, folder)
+        run = QuantizedRun(Beginning(self._bits(row.scheme, graph), options), config, folder)
 
         _, found = train_quantized(run, graph, self.data, lambda: training_progress(row.name))
         return {**asdict(row), "epochs": epochs, "top1": found.top1}

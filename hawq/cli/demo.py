@@ -104,7 +104,8 @@ def _trained(session: "Session", bits: "BitConfig", seed: int) -> Any:
 
     from hawq.cli.training_progress import training_progress
     from hawq.qat.checkpoint import load_quantized
-    from hawq.qat.plan import QuantOptions
+    from hawq.quantizers import QuantOptions
+    from hawq.train.begin import Beginning
     from hawq.train.quantized import QuantizedRun, train_quantized
     from hawq.train.recipes import quantized_recipe
 
@@ -114,7 +115,7 @@ def _trained(session: "Session", bits: "BitConfig", seed: int) -> Any:
         if dict(model.bits.units) == dict(bits.units):
             return model
     config = replace(quantized_recipe(session.data.name), seed=seed)
-    run = QuantizedRun(bits, QuantOptions(), config, session.run.scheme(bits.scheme))
+    run = QuantizedRun(Beginning(bits, QuantOptions()), config, session.run.scheme(bits.scheme))
     title = f"training {bits.scheme}"
     model, _ = train_quantized(run, session.graph, session.data, lambda: training_progress(title))
     return model

@@ -52,11 +52,10 @@ def train(
     from hawq.cli.train_report import save_report
     from hawq.cli.train_setup import criterion, logger_names, training_config
     from hawq.cli.training_progress import training_progress
-    from hawq.qat.checkpoint import load_quantized
     from hawq.schemes import resolve_scheme
-    from hawq.train.evaluate import accuracy
+    from hawq.train.begin import Beginning
     from hawq.train.float import FloatRequest
-    from hawq.train.quantized import QuantizedRun, train_quantized
+    from hawq.train.quantized import QuantizedRun, evaluate_quantized, train_quantized
     from hawq.train.recipes import quantized_recipe
 
     session = open_session(
@@ -66,22 +65,22 @@ def train(
     )
     bits = resolve_scheme(quant_scheme, arch, session.graph)
     folder = session.run.scheme(bits.scheme)
+    resume = training.resume or (session.run.best(bits.scheme) if training.evaluate else None)
+    run = QuantizedRun(
+        Beginning(bits, quant.options(), resume, training.resume_quantize),
+        training_config(quantized_recipe(session.data.name), seed, training, steps, rate, speed),
+        folder,
+        device,
+        workers,
+        60 * training.save_minutes,
+        criterion(training, distill, session, device),
+        logger_names(logs),
+        training.start_epoch,
+        None if training.checkpoint_iter < 0 else training.checkpoint_iter,
+    )
     if training.evaluate:
-        model = load_quantized(training.resume or session.run.best(bits.scheme), session.graph)
-        result = accuracy(model, session.data.batches("test", 128, workers=workers))
+        _, result = evaluate_quantized(run, session.graph, session.data)
     else:
-        run = QuantizedRun(
-            bits,
-            quant.options(),
-            training_config(quantized_recipe(session.data.name), seed, training, steps, rate, speed),
-            folder,
-            device,
-            training.resume,
-            workers,
-            60 * training.save_minutes,
-            criterion(training, distill, session, device),
-            logger_names(logs),
-        )
         title = f"training {bits.scheme}"
         try:
             _, result = train_quantized(run, session.graph, session.data, lambda: training_progress(title))
@@ -91,7 +90,8 @@ def train(
             )
             raise
     report = save_report(result, folder)
-    console.print(f"{bits.scheme}: top-1 {result.top1:.2f}% over {result.images} images, computed in integers")
+    how = "simulated in float32" if quant.fixed_point_quantization else "computed in integers"
+    console.print(f"{bits.scheme}: top-1 {result.top1:.2f}% over {result.images} images, {how}")
     given = {"-a": arch, "--data": data, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
              "--mean": mean, "--std": std, "--interpolation": interpolation, "--run-dir": run_dir}  # fmt: skip
     command = opt.following("hawq export --target llvm", given)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hawq.errors import UsageError
+
 if TYPE_CHECKING:
-    from hawq.qat.plan import QuantOptions
+    from hawq.quantizers import QuantOptions
 
 __all__ = ["DistillFlags", "LogFlags", "OptimizerFlags", "QuantFlags", "RateFlags", "SpeedFlags", "TrainFlags"]
 
@@ -16,6 +18,11 @@ __all__ = ["DistillFlags", "LogFlags", "OptimizerFlags", "QuantFlags", "RateFlag
 class _Method(StrEnum):
     NONE = "none"
     KD_NAIVE = "KD_naive"
+
+
+class _Mode(StrEnum):
+    SYMMETRIC = "symmetric"
+    ASYMMETRIC = "asymmetric"
 
 
 class _Interval(StrEnum):
@@ -52,7 +59,20 @@ class TrainFlags:
     accumulate: Annotated[
         int, _option(_TRAIN, "--accumulate", min=1, help="Batches whose gradients make one step.")
     ] = 1
-    resume: Annotated[Path | None, _option(_TRAIN, "--resume", help="Go on from this checkpoint.")] = None
+    resume: Annotated[
+        Path | None,
+        _option(
+            _TRAIN,
+            "--resume",
+            help="Go on from this checkpoint. From one of another scheme, or of HAWQ's own, take the weights.",
+        ),
+    ] = None
+    resume_quantize: Annotated[
+        bool, _option(_TRAIN, "--resume-quantize", help="Take its activation ranges, too, where they fit.")
+    ] = False
+    start_epoch: Annotated[
+        int, _option(_TRAIN, "--start-epoch", min=0, help="Epochs that count as done, for the schedule.")
+    ] = 0
     evaluate: Annotated[bool, _option(_TRAIN, "--evaluate", "-e", help="Only evaluate the checkpoint.")] = False
     data_percentage: Annotated[
         float, _option(_TRAIN, "--data-percentage", min=0, max=1, help="Part of the training set, 0..1.")
@@ -77,6 +97,16 @@ class TrainFlags:
         int | None,
         _option(_TRAIN, "--patience", min=1, metavar="EPOCHS", help="Stop when top-1 got no better for so long."),
     ] = None
+    checkpoint_iter: Annotated[
+        int,
+        _option(
+            _TRAIN,
+            "--checkpoint-iter",
+            min=-1,
+            metavar="STEP",
+            help="After this step write every feature map as integers to features-STEP.safetensors; -1: never.",
+        ),
+    ] = -1
     save_minutes: Annotated[
         float, _option(_TRAIN, "--save-minutes", min=0, help="Between two checkpoints, at most.")
     ] = 5.0
@@ -189,16 +219,83 @@ class DistillFlags:
 
 @dataclass(frozen=True)
 class QuantFlags:
-    """How ranges are found."""
+    """How numbers become codes."""
 
-    fix_bn: Annotated[bool, _option(_QUANT, "--fix-BN/--no-fix-BN", help="Fold running statistics.")] = True
+    weight_quantizer: Annotated[
+        str | None,
+        _option(_QUANT, "--weight-quantizer", metavar="NAME", help="lsq, dorefa, ... (docs/quantizers).",
+                show_default="minmax"),
+    ] = None  # fmt: skip
+    act_quantizer: Annotated[
+        str | None,
+        _option(_QUANT, "--act-quantizer", metavar="NAME", help="lsq, pact, ... (docs/quantizers).",
+                show_default="minmax"),
+    ] = None  # fmt: skip
+    quant_mode: Annotated[
+        _Mode,
+        _option(_QUANT, "--quant-mode", help="asymmetric: zero points for tensors that go negative."),
+    ] = _Mode.SYMMETRIC
+    asymmetric: Annotated[bool, _option(_QUANT, "--asymmetric", help="The same as --quant-mode asymmetric.")] = False
+    channel_wise: Annotated[
+        bool, _option(_QUANT, "--channel-wise/--no-channel-wise", help="A weight scale for every output channel.")
+    ] = True
+    bias_bit: Annotated[
+        int, _option(_QUANT, "--bias-bit", min=0, max=32, help="Bits of bias codes; 0 and 32: all there are.")
+    ] = 32
+    weight_percentile: Annotated[
+        float,
+        _option(_QUANT, "--weight-percentile", metavar="P", help="Clip weights beyond percentile P: 99.9; 0: none."),
+    ] = 0.0
+    act_percentile: Annotated[
+        float,
+        _option(_QUANT, "--act-percentile", metavar="P", help="Clip activations beyond percentile P: 99.9; 0: none."),
+    ] = 0.0
     act_range_momentum: Annotated[
         float, _option(_QUANT, "--act-range-momentum", help="Of activation ranges, 0..1; -1: running min and max.")
     ] = 0.99
-    asymmetric: Annotated[bool, _option(_QUANT, "--asymmetric", help="Zero points for signed activations.")] = False
+    fix_bn: Annotated[bool, _option(_QUANT, "--fix-BN/--no-fix-BN", help="Fold running statistics.")] = True
+    fix_bn_threshold: Annotated[
+        int | None,
+        _option(_QUANT, "--fix-BN-threshold", min=0, metavar="BATCHES", help="Fold them after so many, in any case."),
+    ] = None
+    pad_after_quant: Annotated[
+        bool, _option(_QUANT, "--pad-after-quant", help="Pad binary maps with zero instead of the code of zero.")
+    ] = False
+    fixed_point_quantization: Annotated[
+        bool,
+        _option(_QUANT, "--fixed-point-quantization", help="Evaluate by fake quantization instead of integers."),
+    ] = False
 
     def options(self) -> "QuantOptions":
-        """Return the library's options."""
-        from hawq.qat.plan import QuantOptions
+        """Return the library's options.
 
-        return QuantOptions(fix_bn=self.fix_bn, act_range_momentum=self.act_range_momentum, asymmetric=self.asymmetric)
+        Raises:
+            UsageError: a number is not allowed, no such quantizer, or a percentile beside another quantizer.
+        """
+        from hawq.quantizers import QuantOptions
+
+        weight, weight_percentile = _range_rule("weight", self.weight_quantizer, self.weight_percentile)
+        activation, act_percentile = _range_rule("act", self.act_quantizer, self.act_percentile)
+        return QuantOptions(
+            fix_bn=self.fix_bn,
+            fix_bn_after=self.fix_bn_threshold,
+            act_range_momentum=self.act_range_momentum,
+            asymmetric=self.asymmetric or self.quant_mode is _Mode.ASYMMETRIC,
+            weight_quantizer=weight,
+            act_quantizer=activation,
+            weight_percentile=weight_percentile,
+            act_percentile=act_percentile,
+            channel_wise=self.channel_wise,
+            bias_bits=self.bias_bit or 32,
+            pad_after_quant=self.pad_after_quant,
+            fixed_point=self.fixed_point_quantization,
+        )
+
+
+def _range_rule(kind: str, name: str | None, percentile: float) -> tuple[str, float]:
+    """Return the quantizer and the percentile that options ask for: a percentile asks for `percentile`."""
+    if not percentile:
+        return name or "minmax", 99.9
+    if name not in (None, "percentile"):
+        raise UsageError(f"--{kind}-percentile {percentile:g} and --{kind}-quantizer {name} exclude each other")
+    return "percentile", percentile

@@ -8,8 +8,12 @@ from torch import Tensor
 from hawq.files import write_tensors
 from hawq.integer.ops import TensorType
 from hawq.qat.model import QuantizedModel
+from hawq.train.feed import Feed
+from hawq.train.state import StepReport
 
-__all__ = ["write_features"]
+__all__ = ["FeatureWriter", "write_features"]
+
+_IMAGES = 16
 
 
 def write_features(model: QuantizedModel, images: Tensor, folder: Path, step: int) -> Path:
@@ -48,6 +52,29 @@ def write_features(model: QuantizedModel, images: Tensor, folder: Path, step: in
     path = folder / f"features-{step}.safetensors"
     write_tensors(path, tensors)
     return path
+
+
+class FeatureWriter:
+    """Write every feature map of the first test images after one step of a training.
+
+    Args:
+        model: in training.
+        feed: of the training.
+        folder: gets the file.
+        step: optimisation steps done, over all epochs.
+    """
+
+    def __init__(self, model: QuantizedModel, feed: Feed, folder: Path, step: int) -> None:
+        self._model, self._feed, self._folder, self._step = model, feed, folder, step
+
+    def step(self, report: StepReport) -> None:
+        """Write the file if this is the step."""
+        if report.done == self._step:
+            images, _ = next(iter(self._feed.test(_IMAGES)))
+            write_features(self._model, images, self._folder, report.done)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Pass over it."""
 
 
 def _dtype(kind: TensorType) -> torch.dtype:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_training import Silent, quantized, silent, tiny_data
+from test_training import Silent, quantized, resumed, silent, tiny_data
 
 from hawq.checkpoint import read_checkpoint
 from hawq.errors import HawqError
@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 sys.path[:0] = {paths!r}
 from networks import SIZE, build
-from test_training import Silent, quantized, tiny_data
+from test_training import Silent, quantized, resumed, tiny_data
 from hawq.graph.trace import trace
 from hawq.train.quantized import train_quantized
 
@@ -54,7 +54,8 @@ def progress():
     yield Killed()
 
 resume = folder / "checkpoint.pt"
-run = replace(quantized(graph, folder), resume=resume if resume.exists() else None, save_seconds=0.0)
+run = resumed(quantized(graph, folder), resume if resume.exists() else None)
+run = replace(run, save_seconds=0.0)
 train_quantized(run, graph, tiny_data(), progress)
 os._exit(0)
 """
@@ -134,7 +135,7 @@ def test_every_option_is_part_of_the_state(graph, tmp_path, step):
     run = quantized(graph, tmp_path / "stopped", **EVERYTHING)
     with pytest.raises(KeyboardInterrupt):
         train_quantized(run, graph, tiny_data(), lambda: _given(Signalled(signal.SIGINT, step)))
-    train_quantized(replace(run, resume=run.folder / "checkpoint.pt"), graph, tiny_data(), silent)
+    train_quantized(resumed(run, run.folder / "checkpoint.pt"), graph, tiny_data(), silent)
     train_quantized(replace(run, folder=tmp_path / "whole"), graph, tiny_data(), silent)
     assert _same(tmp_path / "stopped", tmp_path / "whole")
 
@@ -149,7 +150,7 @@ def test_ctrl_c_saves_the_step_and_the_rest_is_the_same(graph, tmp_path, number)
     assert signal.getsignal(number) is before
     body = read_checkpoint(run.folder / "checkpoint.pt")
     assert (body["epoch"], body["step"], heard.seen) == (0, 2, 2)
-    train_quantized(replace(run, resume=run.folder / "checkpoint.pt"), graph, tiny_data(), silent)
+    train_quantized(resumed(run, run.folder / "checkpoint.pt"), graph, tiny_data(), silent)
     train_quantized(replace(run, folder=tmp_path / "whole"), graph, tiny_data(), silent)
     assert _same(tmp_path / "stopped", tmp_path / "whole")
 
@@ -171,7 +172,7 @@ def test_within_an_epoch_seed_and_batch_size_must_be_the_same(graph, tmp_path):
         train_quantized(run, graph, tiny_data(), lambda: _given(Signalled(signal.SIGINT, 1)))
     checkpoint = tmp_path / "checkpoint.pt"
     for changes in ({"seed": 1}, {"batch_size": 8}, {"accumulate": 2}):
-        other = replace(quantized(graph, tmp_path, **changes), resume=checkpoint)
+        other = resumed(quantized(graph, tmp_path, **changes), checkpoint)
         with pytest.raises(HawqError, match="was saved within an epoch with"):
             train_quantized(other, graph, tiny_data(), silent)
 

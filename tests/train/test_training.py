@@ -7,14 +7,16 @@ import pytest
 import torch
 from networks import SIZE, build, images
 
+from hawq.checkpoint import read_checkpoint
 from hawq.data.image_data import ImageData
 from hawq.data.preprocessing import Preprocessing
 from hawq.data.splits import Augment, MemorySplit
 from hawq.errors import HawqError
 from hawq.graph.trace import trace
 from hawq.qat.checkpoint import load_quantized
-from hawq.qat.plan import QuantOptions
+from hawq.quantizers import QuantOptions
 from hawq.schemes import uniform
+from hawq.train.begin import Beginning
 from hawq.train.config import TrainConfig
 from hawq.train.evaluate import accuracy
 from hawq.train.feed import Feed
@@ -53,7 +55,12 @@ def linear():
 
 def quantized(graph, folder, **changes):
     config = TrainConfig(epochs=2, lr=0.01, batch_size=16, schedule=Cosine())
-    return QuantizedRun(uniform("net", graph, 4), QuantOptions(), replace(config, **changes), folder)
+    return QuantizedRun(Beginning(uniform("net", graph, 4), QuantOptions()), replace(config, **changes), folder)
+
+
+def resumed(run, checkpoint, ranges=False):
+    """Return the same run from a checkpoint, or from the beginning where there is none."""
+    return replace(run, beginning=replace(run.beginning, resume=checkpoint, ranges=ranges))
 
 
 def test_accuracy_counts_the_highest_and_the_five_highest():
@@ -85,14 +92,37 @@ def test_zero_epochs_calibrate_alone_and_the_checkpoint_gives_the_same_integers(
     assert restored(images(3)).equal(model(images(3)))
 
 
-def test_a_checkpoint_of_another_network_or_scheme_is_refused(graph, tmp_path):
-    run = quantized(graph, tmp_path, epochs=0)
-    train_quantized(run, graph, tiny_data(), silent)
+def test_a_checkpoint_of_another_network_is_refused(graph, tmp_path):
+    train_quantized(quantized(graph, tmp_path, epochs=0), graph, tiny_data(), silent)
     with pytest.raises(HawqError, match="gives no bits for 5 units"):
         load_quantized(tmp_path / "best.pt", trace(build("Branches"), (3, SIZE, SIZE)))
-    other = replace(run, bits=uniform("net", graph, 8), resume=tmp_path / "checkpoint.pt")
-    with pytest.raises(HawqError, match="holds scheme uniform4, not uniform8"):
-        train_quantized(other, graph, tiny_data(), silent)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_checkpoint_of_another_scheme_gives_its_weights(graph, tmp_path, ranges):
+    run = quantized(graph, tmp_path / "four", epochs=1)
+    four, _ = train_quantized(run, graph, tiny_data(), silent)
+    eight_bits = replace(run.beginning, bits=uniform("net", graph, 8))
+    other = replace(run, beginning=eight_bits, folder=tmp_path / "eight", config=replace(run.config, epochs=0))
+    eight, _ = train_quantized(resumed(other, tmp_path / "four" / "best.pt", ranges), graph, tiny_data(), silent)
+    assert eight.bits.scheme == "uniform8"
+    assert not eight.unit("conv1").weight.equal(graph.tensors["conv1.weight"])
+    for name in graph.units:
+        assert eight.unit(name).weight.equal(four.unit(name).weight)
+    assert all(q.high.equal(four.stored[name].high) for name, q in eight.stored.items()) == ranges
+
+
+def test_start_epoch_takes_the_schedule_from_there(graph, tmp_path):
+    run = quantized(graph, tmp_path / "late", epochs=3)
+    train_quantized(replace(run, start_epoch=2), graph, tiny_data(), silent)
+    rows = read_checkpoint(tmp_path / "late" / "checkpoint.pt")["history"]
+    assert [row["epoch"] for row in rows] == [3]
+    assert rows[0]["lr"] == run.config.rate(8, 3) < run.config.rate(2, 3)
+
+
+def test_features_are_written_after_the_step_that_is_asked_for(graph, tmp_path):
+    train_quantized(replace(quantized(graph, tmp_path), features_at=4), graph, tiny_data(), silent)
+    assert [path.name for path in tmp_path.glob("features-*")] == ["features-4.safetensors"]
 
 
 def test_a_long_gradient_is_shortened_to_the_limit():
