@@ -1,13 +1,16 @@
 """Share work between the processes that torchrun starts; a single process is a world of one."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from hawq.errors import HawqError, reason
 
 __all__ = ["World", "world"]
 
@@ -17,6 +20,8 @@ _T = TypeVar("_T")
 @dataclass(frozen=True)
 class World:
     """Know which process this is.
+
+    Work is cut into pieces that are numbered; process r of n does the pieces r, r + n, r + 2n, ...
 
     Attributes:
         rank: of this process.
@@ -39,28 +44,89 @@ class World:
         """Tell whether the piece of work with this index is this process's."""
         return index % self.size == self.rank
 
+    def collect(self, value: _T) -> list[_T]:
+        """Return what every process has, by rank; for small things, which travel pickled."""
+        if self.size == 1:
+            return [value]
+        gathered: list[_T | None] = [None] * self.size
+        with _peers():
+            dist.all_gather_object(gathered, value)
+        return gathered  # type: ignore[return-value]
+
     def join(self, found: Mapping[int, _T]) -> dict[int, _T]:
         """Return what all processes found, by index in rising order: the same on every one of them."""
+        return dict(sorted(item for part in self.collect(dict(found)) for item in part.items()))
+
+    def share(self, own: Iterable[_T]) -> list[_T]:
+        """Return the results of all pieces of a work in their order, the same on every process.
+
+        Args:
+            own: results of this process's pieces, computed as they are asked for.
+
+        Raises:
+            HawqError: on every process, what the first of the pieces that failed raised.
+        """
+        found: dict[int, _T | HawqError] = {}
+        index = self.rank
+        try:
+            for result in own:
+                found[index] = result
+                index += self.size
+        except HawqError as error:
+            found[index] = error
+        results: list[_T] = []
+        for either in self.join(found).values():
+            if isinstance(either, HawqError):
+                raise either
+            results.append(either)
+        return results
+
+    def gather(self, own: Tensor, count: int) -> list[Tensor]:
+        """Return a tensor for each of `count` pieces, in their order.
+
+        Args:
+            own: those of this process, (rows, ...), with as many rows on every process: unused ones hold anything.
+            count: pieces of all processes together.
+        """
         if self.size == 1:
-            return dict(sorted(found.items()))
-        gathered: list[dict[int, _T] | None] = [None] * self.size
-        dist.all_gather_object(gathered, dict(found))
-        return dict(sorted(item for part in gathered if part for item in part.items()))
+            return list(own[:count])
+        found = own.new_empty((self.size, *own.shape))
+        with _peers():
+            dist.all_gather(list(found), own)
+        return [found[index % self.size, index // self.size] for index in range(count)]
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
         """Let the leader do a step before the others, who then find the files it wrote."""
         if self.size > 1 and not self.leads:
-            dist.barrier()
+            with _peers():
+                dist.barrier()
         yield
         if self.size > 1 and self.leads:
-            dist.barrier()
+            with _peers():
+                dist.barrier()
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Say what it means when an exchange breaks.
+
+    Raises:
+        HawqError: it did.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise HawqError(
+            f"another process ended before its work was done ({reason(error)}); it says why if it could: start all of "
+            "them again, a training with --resume"
+        ) from error
 
 
 def world() -> World:
     """Return the world of this process; under torchrun connect to the others.
 
-    What travels are a few numbers for each batch, as Python objects through gloo, whatever device computes them.
+    Python objects and tensors on the CPU travel through gloo, tensors on a GPU through nccl.
 
     Under torchrun every process computes with one thread unless OMP_NUM_THREADS says otherwise, so that the results do
     not depend on the number of processes.
@@ -68,6 +134,6 @@ def world() -> World:
     if "WORLD_SIZE" not in os.environ:
         return World()
     if not dist.is_initialized():
-        dist.init_process_group("gloo")  # only small Python objects travel
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     return World(dist.get_rank(), dist.get_world_size())

@@ -46,6 +46,7 @@ class ImageData:
         epoch: int = 0,
         limit: int | None = None,
         start: int = 0,
+        wanted: Callable[[int], bool] = lambda index: True,
         raw: bool = False,
         workers: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -60,6 +61,7 @@ class ImageData:
             epoch: of order and variation.
             limit: images at most.
             start: batches to leave out at the beginning; they are not decoded.
+            wanted: tells from its index whether a batch is yielded; the others are not decoded either.
             raw: yield uint8 pixels instead of normalised float32.
             workers: threads that decode ahead.
 
@@ -81,7 +83,8 @@ class ImageData:
             pixels = source.pixels(indices, kind, seeds[indices])
             return pixels if raw else self.preprocessing.normalise(pixels), source.labels[indices]
 
-        chunks = order[:limit].split(batch_size)[start:] if limit != 0 else ()
+        found = order[:limit].split(batch_size) if limit != 0 else ()
+        chunks = [chunk for index, chunk in enumerate(found) if index >= start and wanted(index)]
         return _ahead(load, chunks, workers) if workers else map(load, chunks)
 
     def subset(self, percentage: float, seed: int) -> "ImageData":
@@ -105,7 +108,7 @@ def _check_request(split: str, batch_size: int, limit: int | None, workers: int)
 
 
 def _ahead(
-    load: Callable[[Tensor], tuple[Tensor, Tensor]], chunks: tuple[Tensor, ...], workers: int
+    load: Callable[[Tensor], tuple[Tensor, Tensor]], chunks: list[Tensor], workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Load in threads, at most two batches a worker ahead, and yield in order."""
     with ThreadPoolExecutor(workers) as pool:

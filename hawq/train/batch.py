@@ -1,6 +1,5 @@
-"""Hold the images of one optimisation step."""
+"""Hold images that are computed at once."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,14 +27,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def __getitem__(self, part: slice) -> "Batch":
-        partners = None if self.partners is None else self.partners[part]
-        return Batch(self.images[part], self.labels[part], partners, self.share)
-
-    def split(self, size: int) -> Iterator["Batch"]:
-        """Yield pieces of `size` images; the last may have fewer."""
-        return (self[start : start + size] for start in range(0, len(self), size))
 
     def to(self, device: str, memory_format: torch.memory_format) -> "Batch":
         """Return the batch on a device, its images in a memory format."""

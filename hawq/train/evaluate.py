@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hawq.distributed import World
+
 __all__ = ["Accuracy", "accuracy"]
 
 
@@ -33,22 +35,26 @@ class Accuracy:
 
 
 @torch.no_grad()
-def accuracy(model: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
-    """Return the accuracy of a model in evaluation mode.
+def accuracy(
+    model: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], world: World | None = None
+) -> Accuracy:
+    """Return the accuracy of a model in evaluation mode, the same on every process.
 
     Args:
         model: images, (N, C, H, W), to logits, (N, classes).
-        batches: of images and labels, int64, (N,).
+        batches: of images and labels, int64, (N,): those that this process owns.
+        world: the processes that share them.
+
+    Raises:
+        HawqError: on every process, what one of them raised.
     """
-    first = five = count = 0
-    predictions: list[Tensor] = []
-    shown: list[Tensor] = []
-    for images, labels in batches:
-        logits = model(images).cpu()
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        hits = best == labels.cpu()[:, None]
-        first, five, count = first + int(hits[:, 0].sum()), five + int(hits.any(1).sum()), count + len(labels)
-        predictions.append(best[:, 0])
-        shown.append(labels.cpu())
-    total = max(count, 1)
-    return Accuracy(100 * first / total, 100 * five / total, count, torch.cat(predictions), torch.cat(shown))
+    found = (world or World()).share(_best(model(images).cpu(), labels.cpu()) for images, labels in batches)
+    best, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    hits = best == labels[:, None]
+    first, five = (100 * int(right.sum()) / max(len(labels), 1) for right in (hits[:, 0], hits.any(1)))
+    return Accuracy(first, five, len(labels), best[:, 0], labels)
+
+
+def _best(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the five highest classes, (N, 5), fewer where there are fewer, and the labels."""
+    return logits.topk(min(5, logits.shape[1]), dim=1).indices, labels

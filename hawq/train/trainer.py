@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.feed import Feed
 from hawq.train.groups import parameter_groups
 from hawq.train.optimizers import load_moments, moments
+from hawq.train.pieces import Pieces
 from hawq.train.state import Listener, StepReport, TrainState
 from hawq.train.stop import StopRequest
 
@@ -56,8 +57,11 @@ class Forget:
 class Trainer:
     """Train a network; from every state that was kept, training goes on exactly as if it had never stopped.
 
-    For that, nothing depends on what happened in this process: images, their order and whatever is drawn within a step
-    follow from seed, epoch and step, and all the rest is in `state_dict`.
+    For that, nothing depends on what happened in this process: images, their order and whatever is drawn within a piece
+    of a step follow from seed, epoch, step and piece, and all the rest is in `state_dict`.
+
+    The processes of `feed.world` share the pieces of every step and the test images; all of them have the same state at
+    any time, which is the one a single process comes to.
 
     Args:
         model: trained in place.
@@ -78,6 +82,7 @@ class Trainer:
         self._average = None if config.average is None else Average(model, config.average)
         self._scaler = config.precision.scaler(feed.device)
         self._forward = compiled(model) if config.compile else model
+        self._pieces = Pieces(model, feed.world)
 
     @property
     def config(self) -> TrainConfig:
@@ -112,7 +117,8 @@ class Trainer:
     def run(self, keeper: Keeper, listeners: Sequence[Listener] = ()) -> Accuracy:
         """Train until all epochs are done.
 
-        Ctrl-C and SIGTERM are heard between two steps: the state is kept, and what was begun is not lost.
+        Ctrl-C and SIGTERM, of any process, are heard between two steps: the state is kept, and what was begun is not
+        lost.
 
         Args:
             keeper: keeps the state after every epoch and in between.
@@ -151,7 +157,7 @@ class Trainer:
         """Return the accuracy over the test images, of the averaged weights where there are such."""
         self.model.eval()
         with self._averaged():
-            return accuracy(self.model, self.feed.test())
+            return accuracy(self.model, self.feed.test(), self.feed.world)
 
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self._average is None else self._average.installed()
@@ -164,34 +170,49 @@ class Trainer:
 
     def _train_epoch(self, keeper: Keeper, listeners: Sequence[Listener], stop: StopRequest) -> dict[str, float]:
         """Train to the end of the epoch under way and return its loss and last learning rate."""
-        state, steps = self.state, self.feed.steps
+        state, steps, world = self.state, self.feed.steps, self.feed.world
         self.model.train()
         kept = time.monotonic()
-        for batch in self.feed.epoch(state.epoch, state.step - state.epoch * steps):
+        start = state.step - state.epoch * steps
+        pieces = self.feed.pieces(state.epoch, start)
+        for step in range(start, steps):
             rate = self.config.rate(state.step, steps)
-            loss = self._step(batch, rate)
-            report = StepReport(state.epoch, state.step - state.epoch * steps, steps, self.config.epochs, loss, rate)
+            loss = self._step(pieces, self.feed.sizes(step), rate)
+            report = StepReport(state.epoch, step + 1, steps, self.config.epochs, loss, rate)
             for listener in listeners:
                 listener.step(report)
-            if stop.requested or time.monotonic() - kept > keeper.seconds:
+            if any(world.collect(stop.requested)):
+                with world.leader_first():  # torchrun ends all processes once one has ended
+                    keeper.last(self)
+                raise KeyboardInterrupt
+            if time.monotonic() - kept > keeper.seconds:
                 keeper.last(self)
                 kept = time.monotonic()
-            if stop.requested:
-                raise KeyboardInterrupt
         rate = self.config.rate(max(state.step - 1, 0), steps)
         return {"epoch": state.epoch + 1, "loss": state.loss / max(state.count, 1), "lr": rate}
 
-    def _step(self, batch: Batch, rate: float) -> float:
-        """Take one optimisation step and return its loss."""
-        torch.manual_seed(self.config.seed * 1_000_003 + self.state.step)  # of what layers draw: dropout, rounding
+    def _step(self, pieces: Iterator[Batch], sizes: Sequence[int], rate: float) -> float:
+        """Take one optimisation step and return its loss.
+
+        Args:
+            pieces: of this process; the first belong to the step.
+            sizes: images of every piece of the step, on whatever process.
+            rate: highest learning rate of a parameter.
+        """
+        images = sum(sizes)
+        first = self.config.seed * 1_000_003 + self.state.step * self.config.accumulate
+
+        def compute(piece: int) -> float:
+            batch = next(pieces)
+            torch.manual_seed(first + piece)  # of what layers draw: dropout, rounding
+            loss = self._loss(batch) * (sizes[piece] / images)
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            return float(loss.detach())
+
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["multiple"]
         self._optimizer.zero_grad(set_to_none=True)
-        value = 0.0
-        for piece in batch.split(self.config.batch_size):
-            loss = self._loss(piece) * (len(piece) / len(batch))
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            value += float(loss.detach())
+        value = self._pieces.run(len(sizes), compute)
         if self.config.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
@@ -199,7 +220,7 @@ class Trainer:
         self._scaler.update()
         if self._average is not None:
             self._average.update()
-        self.state.add(value, len(batch))
+        self.state.add(value, images)
         return value
 
     def _loss(self, batch: Batch) -> Tensor:
