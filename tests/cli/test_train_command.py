@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import typer
+from safetensors.torch import load_file
 from tiny_run import set_up
 from typer.testing import CliRunner
 
@@ -84,9 +85,55 @@ def test_smoothing_and_the_teacher_change_the_weights(command, tmp_path):
     assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
+def test_hawqs_quantization_options_reach_the_model(command):
+    command(
+        "--epochs", "0", "--no-fix-BN", "--fix-BN-threshold", "7", "--act-percentile", "99", "--weight-percentile",
+        "98.5", "--no-channel-wise", "--bias-bit", "16", "--quant-mode", "asymmetric", "--fixed-point-quantization",
+        "--act-range-momentum", "-1", "--pad-after-quant",
+    )  # fmt: skip
+    assert read_checkpoint("run/uniform8/checkpoint.pt")["options"] == {
+        "fix_bn": False, "fix_bn_after": 7, "act_quantizer": "percentile", "act_percentile": 99.0,
+        "weight_quantizer": "percentile", "weight_percentile": 98.5, "channel_wise": False, "bias_bits": 16,
+        "asymmetric": True, "fixed_point": True, "act_range_momentum": -1.0, "pad_after_quant": True,
+    }  # fmt: skip
+
+
+def test_another_scheme_begins_with_the_weights_and_ranges_of_a_checkpoint(command):
+    command("--epochs", "1")
+    for scheme, flags in (("uniform4", ()), ("uniform3", ("--resume-quantize",))):
+        command("--quant-scheme", scheme, "--epochs", "0", "--resume", "run/uniform8/best.pt", *flags)
+    eight, four, three = (read_checkpoint(f"run/uniform{bits}/checkpoint.pt")["model"] for bits in (8, 4, 3))
+    assert eight["units.conv2.weight"].equal(four["units.conv2.weight"])
+    name = "stored.conv1.high"
+    assert eight[name].equal(three[name])
+    assert not eight[name].equal(four[name])  # calibrated anew, with the trained weights
+
+
+def test_checkpoint_iter_dumps_every_feature_map(command, tmp_path):
+    command("--epochs", "2", "-b", "8", "--checkpoint-iter", "2")
+    tensors = load_file(tmp_path / "run/uniform8/features-2.safetensors")
+    assert {"stem", "conv1", "conv1.scale", "conv1.zero_point", "head"} <= tensors.keys()
+    assert tensors["conv1"].dtype == torch.uint8
+
+
+def test_hawqs_own_checkpoint_is_evaluated_and_trained_on(command, tmp_path):
+    """Its float kind: a state dict inside a training checkpoint, from DataParallel."""
+    weights = {f"module.{name}": tensor * 1.5 for name, tensor in load_file("float.safetensors").items()}
+    torch.save({"epoch": 3, "arch": "tiny", "state_dict": weights, "best_acc1": 1.0}, "hawq.pth.tar")
+    command("--epochs", "0", "--resume", "hawq.pth.tar")
+    found = read_checkpoint("run/uniform8/checkpoint.pt")["model"]
+    assert found["units.conv2.weight"].equal(weights["module.conv2.weight"])
+    report = json.loads((tmp_path / "run/uniform8/report.json").read_text())
+    assert command("--resume", "hawq.pth.tar", "--resume-quantize", "-e")["top1"] == report["top1"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("--act-percentile", "99", "--act-quantizer", "lsq"), "--act-percentile 99 and --act-quantizer lsq exclude"),
+        (("--weight-quantizer", "lqs"), "weight quantizer 'lqs' does not exist; there are"),
+        (("--act-percentile", "30"), "act percentile 30.0: allowed are numbers in (50, 100]"),
+        (("--bias-bit", "1"), "bias bits 1: allowed are 2..32"),
         (("--lr-schedule", "cosin"), "learning rate schedule 'cosin' is unknown; allowed are step:period=30"),
         (("--optimizer", "lion"), "optimizer 'lion' is unknown; allowed are sgd:momentum=0.9"),
         (("--group", "units.*"), "give PATTERN:lr=0.1,wd=0"),
