@@ -102,8 +102,8 @@ class Comparison:
         """Return the fine-tuned float network, in evaluation mode; it is trained once."""
         path = self.work / "float.safetensors"
         if not path.is_file():
-            model = create_model(ARCH, weights=self._weights).to(memory_format=torch.channels_last)
-            config = TrainConfig(epochs, lr=0.02, schedule=Cosine(), weight_decay=5e-4)
+            model = create_model(ARCH, weights=self._weights)
+            config = TrainConfig(epochs, lr=0.02, schedule=Cosine(), weight_decay=5e-4, channels_last=True)
             with training_progress("float") as heard:
                 Trainer(model, Feed(self.data, config)).run(Forget(), [heard])
             write_tensors(path, {name: tensor.contiguous() for name, tensor in model.state_dict().items()})
@@ -126,7 +126,7 @@ class Comparison:
         """Return the accuracy of a row in integers."""
         graph = trace(self.float_network(0), (3, 32, 32))
         epochs = self.epochs if row.trained else 0
-        config = TrainConfig(epochs, lr=row.lr, schedule=Cosine())
+        config = TrainConfig(epochs, lr=row.lr, schedule=Cosine(), channels_last=True)
         options = QuantOptions(weight_quantizer=row.weight, act_quantizer=row.activation,
                                asymmetric=row.scheme.startswith("all"))  # fmt: skip
         folder = self.work / row.name.replace(" ", "-").replace(",", "")
