@@ -1,8 +1,10 @@
 """Assemble the `hawq` command."""
 
 import importlib
+import logging
 import os
 import sys
+import time
 
 import typer
 
@@ -20,6 +22,9 @@ app = typer.Typer(
     help="Quantize a CNN to 4 and 8 bits, compile it, and prove that every integer is the same everywhere.\n\n"
     "Start with [bold]hawq demo[/bold]; then search, train, export, verify, bench.",
 )
+
+_LEADER_SECONDS = 5.0
+"""Within which the leader has said why all processes end, and torchrun has ended the others."""
 
 _COMMANDS = ("demo", "search", "explain", "costs", "train", "eval", "export", "verify", "bench", "profile")
 
@@ -45,14 +50,23 @@ def _register() -> None:
 
 
 def run(application: typer.Typer) -> None:
-    """Run an application and turn HawqError and Ctrl-C into a message and an exit code."""
+    """Run an application and turn HawqError and Ctrl-C into a message and an exit code.
+
+    Of the processes that torchrun starts the first one speaks; another one where it alone fails.
+    """
     # One core is left to the rest of the machine: on a busy one, threads that wait for each other run ten times slower.
     # Under torchrun each process has one thread, however many there are, so that all numbers of them find the same.
     threads = 1 if "WORLD_SIZE" in os.environ else max(1, (os.cpu_count() or 2) - 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    follows = int(os.environ.get("RANK", "0")) > 0
+    console.quiet = follows
+    logging.disable(logging.WARNING if follows else logging.NOTSET)
     try:
         application()
     except HawqError as error:
+        if follows:
+            time.sleep(_LEADER_SECONDS)
+            console.quiet = False
         console.print(f"[bold red]error:[/bold red] {error}", markup=True, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

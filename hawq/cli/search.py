@@ -72,7 +72,7 @@ def search(
     another budget then takes seconds. Without data: --data distilled makes images from the batch norms.
     Several processes share the work: torchrun --nproc-per-node 4 -m hawq search ...
     """
-    from hawq.cli.console import console, print_json
+    from hawq.cli.console import print_json
     from hawq.cli.scheme_report import point_on, report, save_scheme, scheme_facts
     from hawq.cli.sensitivity import ImageBudget, measure_session
     from hawq.cli.session import DataRequest, open_session
@@ -89,7 +89,6 @@ def search(
     kinds = costs_with(table)
     budgets = tuple(parse_budget(text, kinds) for text in budget)
     group = world()
-    console.quiet = not group.leads
     request = DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation)
     with group.leader_first():
         session = open_session(FloatRequest(arch, num_classes, pretrained, weights, seed), request, run_dir)

@@ -45,24 +45,28 @@ def train(
     Example: python quant_train.py --quant-scheme bops0.5
 
     Settings that are not given come from the data set's recipe; HAWQ's (lr 1e-4, weight decay 1e-4, batch 128, 90
-    epochs) where there is none.
+    epochs) where there is none. Several processes share the pieces of a step and come to what one comes to:
+    torchrun --nproc-per-node 4 quant_train.py --batch-size 32 --accumulate 4 ...
     """
     from hawq.cli.console import console, print_json
     from hawq.cli.session import DataRequest, open_session
     from hawq.cli.train_report import save_report
     from hawq.cli.train_setup import criterion, logger_names, training_config
     from hawq.cli.training_progress import training_progress
+    from hawq.distributed import world
     from hawq.schemes import resolve_scheme
     from hawq.train.begin import Beginning
     from hawq.train.float import FloatRequest
     from hawq.train.quantized import QuantizedRun, evaluate_quantized, train_quantized
     from hawq.train.recipes import quantized_recipe
 
-    session = open_session(
-        FloatRequest(arch, num_classes, pretrained, weights, seed),
-        DataRequest(data, data_path, training.data_percentage, size, mean, std, interpolation),
-        run_dir,
-    )
+    group = world()
+    with group.leader_first():
+        session = open_session(
+            FloatRequest(arch, num_classes, pretrained, weights, seed),
+            DataRequest(data, data_path, training.data_percentage, size, mean, std, interpolation),
+            run_dir,
+        )
     bits = resolve_scheme(quant_scheme, arch, session.graph)
     folder = session.run.scheme(bits.scheme)
     resume = training.resume or (session.run.best(bits.scheme) if training.evaluate else None)
@@ -73,22 +77,24 @@ def train(
         device,
         workers,
         60 * training.save_minutes,
-        criterion(training, distill, session, device),
+        criterion(training, distill, session, group.device(device)),
         logger_names(logs),
         training.start_epoch,
         None if training.checkpoint_iter < 0 else training.checkpoint_iter,
     )
     if training.evaluate:
-        _, result = evaluate_quantized(run, session.graph, session.data)
+        _, result = evaluate_quantized(run, session.graph, session.data, group)
     else:
         title = f"training {bits.scheme}"
         try:
-            _, result = train_quantized(run, session.graph, session.data, lambda: training_progress(title))
+            _, result = train_quantized(run, session.graph, session.data, lambda: training_progress(title), group)
         except KeyboardInterrupt:
             console.print(
                 f"stopped; every step so far is kept: go on with --resume {folder / 'checkpoint.pt'}", soft_wrap=True
             )
             raise
+    if not group.leads:
+        return
     report = save_report(result, folder)
     how = "simulated in float32" if quant.fixed_point_quantization else "computed in integers"
     console.print(f"{bits.scheme}: top-1 {result.top1:.2f}% over {result.images} images, {how}")

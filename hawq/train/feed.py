@@ -27,9 +27,6 @@ class Feed:
         device: where the batches go.
         workers: threads that decode images.
         world: the processes that share a step.
-
-    Raises:
-        UsageError: the pieces of a step cannot be shared evenly.
     """
 
     data: ImageData
@@ -38,8 +35,12 @@ class Feed:
     workers: int = 0
     world: World = field(default_factory=World)
 
-    def __post_init__(self) -> None:
-        """Check that every process gets as many pieces."""
+    def check(self) -> None:
+        """Check that every process gets as many pieces of a step.
+
+        Raises:
+            UsageError: the processes cannot share them evenly.
+        """
         processes, pieces, images = self.world.size, self.config.accumulate, self.config.step_images
         if pieces % processes:
             enough = processes * -(-pieces // processes)

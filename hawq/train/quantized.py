@@ -8,6 +8,7 @@ from typing import Any
 
 from hawq.checkpoint import read_checkpoint, write_checkpoint
 from hawq.data import ImageData
+from hawq.distributed import World
 from hawq.graph.ir import FloatGraph
 from hawq.qat.checkpoint import describe
 from hawq.qat.model import QuantizedModel
@@ -19,9 +20,11 @@ from hawq.train.features import FeatureWriter
 from hawq.train.feed import Feed
 from hawq.train.loggers import open_loggers
 from hawq.train.state import Listener, TrainState
-from hawq.train.trainer import Trainer
+from hawq.train.trainer import Forget, Keeper, Trainer
 
 __all__ = ["QuantizedRun", "evaluate_quantized", "train_quantized"]
+
+_BEST = "best.pt"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class QuantizedRun:
 
 
 def train_quantized(
-    run: QuantizedRun, graph: FloatGraph, data: ImageData, progress: Callable[[], AbstractContextManager[Listener]]
+    run: QuantizedRun,
+    graph: FloatGraph,
+    data: ImageData,
+    progress: Callable[[], AbstractContextManager[Listener]],
+    world: World | None = None,
 ) -> tuple[QuantizedModel, Accuracy]:
     """Train and keep a checkpoint after every epoch.
 
@@ -63,46 +70,58 @@ def train_quantized(
         graph: the float network.
         data: to calibrate, train and test on.
         progress: returns a context manager that gives a Listener.
+        world: processes that share every step; only the leader writes and is listened to.
 
     Returns:
         The best model, in evaluation mode on the CPU, and its accuracy in integers.
 
     Raises:
+        UsageError: the processes cannot share a step evenly.
         HawqError: the loss is not finite, or the checkpoint to begin from is torn or belongs to another network.
     """
-    feed = Feed(data, run.config, run.device, run.workers)
+    feed = _feed(run, data, world)
     model, state = begin(run.beginning, graph, feed)
     trainer = Trainer(model, feed, run.criterion, model.suspect)
     if state is not None:
         trainer.load_state_dict(state)
     else:
         trainer.state = TrainState(epoch=run.start_epoch, step=run.start_epoch * feed.steps)
-    keeper = _Checkpoints(run, model)
+    keeper: Keeper = _Checkpoints(run, model) if feed.world.leads else Forget()
     if run.config.epochs <= trainer.state.epoch and not trainer.state.history:  # calibrated alone
         result = trainer.evaluate()
         trainer.state.best = result.top1
         keeper.best(trainer)
         keeper.last(trainer)
         return model.cpu(), result
-    with progress() as heard, open_loggers(run.loggers, run.folder, run.config.to_json()) as loggers:
-        features = [] if run.features_at is None else [FeatureWriter(model, feed, run.folder, run.features_at)]
-        result = trainer.run(keeper, [heard, *loggers, *features])
-    if result.top1 < trainer.state.best:
-        model.load_state_dict(read_checkpoint(keeper.best_path)["model"])
-        result = accuracy(model, trainer.feed.test())
+    if feed.world.leads:
+        with progress() as heard, open_loggers(run.loggers, run.folder, run.config.to_json()) as loggers:
+            features = [] if run.features_at is None else [FeatureWriter(model, feed, run.folder, run.features_at)]
+            result = trainer.run(keeper, [heard, *loggers, *features])
+    else:
+        result = trainer.run(keeper)
+    if result.top1 < trainer.state.best:  # since it was written all processes have met
+        model.load_state_dict(read_checkpoint(run.folder / _BEST)["model"])
+        result = accuracy(model, feed.test(), feed.world)
     return model.cpu(), result
 
 
-def evaluate_quantized(run: QuantizedRun, graph: FloatGraph, data: ImageData) -> tuple[QuantizedModel, Accuracy]:
+def evaluate_quantized(
+    run: QuantizedRun, graph: FloatGraph, data: ImageData, world: World | None = None
+) -> tuple[QuantizedModel, Accuracy]:
     """Return the model from which a training would begin, and its accuracy; nothing is trained or written.
 
     Raises:
         UsageError: no such checkpoint.
         HawqError: it is torn, or belongs to another network.
     """
-    feed = Feed(data, run.config, run.device, run.workers)
+    feed = _feed(run, data, world)
     model, _ = begin(run.beginning, graph, feed)
-    return model.eval(), accuracy(model, feed.test())
+    return model.eval(), accuracy(model, feed.test(), feed.world)
+
+
+def _feed(run: QuantizedRun, data: ImageData, world: World | None) -> Feed:
+    world = world or World()
+    return Feed(data, run.config, world.device(run.device), run.workers, world)
 
 
 class _Checkpoints:
@@ -110,11 +129,10 @@ class _Checkpoints:
 
     def __init__(self, run: QuantizedRun, model: QuantizedModel) -> None:
         self._run, self._model, self.seconds = run, model, run.save_seconds
-        self.best_path = run.folder / "best.pt"
 
     def best(self, trainer: Trainer) -> None:
         """Write `best.pt`."""
-        write_checkpoint(self.best_path, self._body(trainer))
+        write_checkpoint(self._run.folder / _BEST, self._body(trainer))
 
     def last(self, trainer: Trainer) -> None:
         """Write `checkpoint.pt`."""

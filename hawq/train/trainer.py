@@ -68,11 +68,15 @@ class Trainer:
         feed: its images; `feed.config` says how to train.
         criterion: what is minimised.
         suspect: tells what broke, once the loss is not finite.
+
+    Raises:
+        UsageError: the processes cannot share a step evenly.
     """
 
     def __init__(
         self, model: nn.Module, feed: Feed, criterion: Criterion = PLAIN, suspect: Callable[[], str] = lambda: ""
     ) -> None:
+        feed.check()
         self.model, self.feed, self._criterion, self._suspect = model, feed, criterion, suspect
         config = feed.config
         self.state = TrainState()
