@@ -5,9 +5,9 @@ from torch import Tensor
 
 from hawq.errors import UsageError
 from hawq.quantizers.activation import UniformActivation
-from hawq.quantizers.fake import fake_quantize
 from hawq.quantizers.gradients import round_through
 from hawq.quantizers.grid import ActivationGrid
+from hawq.quantizers.lsq import quantize_by_step
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.registry import register_activation, register_weight
 from hawq.quantizers.weight import WeightQuantizer, channel_floor, per_channel
@@ -39,7 +39,7 @@ class DorefaActivation(UniformActivation):
     def quantize(self, value: Tensor) -> Tensor:
         """Return the fake-quantized value; within the range the gradient passes rounding unchanged."""
         lo, hi = self.grid.codes(self.bits)
-        return fake_quantize(value.clamp(lo / hi, 1.0), *self.scale_and_zero_point(), lo, hi)
+        return quantize_by_step(value, self.step(), lo, hi)
 
     def scale_and_zero_point(self) -> tuple[Tensor, int]:
         """Return 1 over the highest code, float32, and 0."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hawq.integer.arithmetic import nearest_code
 
-__all__ = ["fake_quantize"]
+__all__ = ["fake_quantize", "pieces", "quantized"]
 
 _PIECE = 1 << 16
 """Values a CPU takes through all steps at once: 256 KiB, which stay in its second-level cache."""
@@ -18,13 +18,7 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: torch.autograd.function.FunctionCtx, value: Tensor, scale: Tensor, zero_point: int, lo: int, hi: int
     ) -> Tensor:
-        value = value.float()
-        out = torch.empty_like(value)
-        pieces = _pieces(value, out) if scale.dim() == 0 else [(value, out)]
-        for piece, target in pieces:
-            # clamp(r + z, lo, hi) - z = clamp(r, lo - z, hi - z): the zero point costs nothing
-            nearest_code(piece, scale, 0, lo - zero_point, hi - zero_point, out=target).mul_(scale)
-        return out
+        return quantized(value.float(), scale, zero_point, lo, hi)
 
     @staticmethod
     def backward(  # type: ignore[override]
@@ -49,9 +43,23 @@ def fake_quantize(value: Tensor, scale: Tensor, zero_point: int, lo: int, hi: in
     return _FakeQuantize.apply(value, scale, zero_point, lo, hi)  # type: ignore[no-any-return]
 
 
-def _pieces(value: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield matching pieces of two tensors; a tensor on a GPU, or one with gaps in memory, is one piece."""
-    if value.device.type != "cpu" or value.stride() != out.stride():  # `out` is new, so its strides leave no gaps
-        return iter([(value, out)])
-    flat = (tensor.as_strided((tensor.numel(),), (1,)).split(_PIECE) for tensor in (value, out))
+def quantized(value: Tensor, scale: Tensor, zero_point: int, lo: int, hi: int) -> Tensor:
+    """Return what `fake_quantize` does of float32 values, without a gradient."""
+    out = torch.empty_like(value)
+    for piece, target in pieces(value, out) if scale.dim() == 0 else [(value, out)]:
+        # clamp(r + z, lo, hi) - z = clamp(r, lo - z, hi - z): the zero point costs nothing
+        nearest_code(piece, scale, 0, lo - zero_point, hi - zero_point, out=target).mul_(scale)
+    return out
+
+
+def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield matching pieces of tensors of one shape; on a GPU, or with gaps in memory, they are one piece.
+
+    Args:
+        tensors: the last one is new: `empty_like` leaves no gaps.
+    """
+    new = tensors[-1]
+    if new.device.type != "cpu" or any(tensor.stride() != new.stride() for tensor in tensors):
+        return iter([tensors])
+    flat = (tensor.as_strided((tensor.numel(),), (1,)).split(_PIECE) for tensor in tensors)
     return zip(*flat, strict=True)

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hawq.integer.arithmetic import nearest_code
 from hawq.quantizers.activation import UniformActivation
+from hawq.quantizers.fake import pieces, quantized
 from hawq.quantizers.gradients import scale_gradient
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.options import QuantOptions
@@ -17,6 +17,10 @@ __all__ = ["LsqActivation", "LsqWeight", "quantize_by_step", "step_gradient_scal
 
 _SMALLEST_STEP = 2.0**-24
 """Of an activation: with it ratios of scales stay dyadic numbers."""
+
+
+_inside = torch.ops.aten.hardtanh_backward
+"""Its first argument where the second lies between lo and hi, ends left out, else 0: one pass over memory."""
 
 
 class _QuantizeByStep(torch.autograd.Function):
@@ -32,23 +36,29 @@ class _QuantizeByStep(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(value, step)
         ctx.codes = zero_point, lo - zero_point, hi - zero_point  # type: ignore[attr-defined]
-        return nearest_code(value, step, 0, lo - zero_point, hi - zero_point).mul_(step)
+        return quantized(value, step, zero_point, lo, hi)
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None, None]:
         value, step = ctx.saved_tensors  # type: ignore[attr-defined]
         zero_point, lo, hi = ctx.codes  # type: ignore[attr-defined]
-        steps = value / step
-        inside = ((steps > lo) & (steps < hi)).to(grad.dtype)
-        slope = torch.round(steps).clamp_(lo, hi).sub_(steps.mul_(inside))
-        offset_grad = None
-        if ctx.needs_input_grad[2]:  # type: ignore[attr-defined]
-            outside = 1 - inside
-            slope.add_(outside, alpha=zero_point)
-            offset_grad = outside.mul_(grad).sum()
-        return grad * inside, slope.mul_(grad).sum_to_size(step.shape), offset_grad, None, None, None
+        value_grad = torch.empty_like(value)
+        parts = pieces(value, grad, value_grad) if step.dim() == 0 else [(value, grad, value_grad)]
+        learns = ctx.needs_input_grad[1]  # type: ignore[attr-defined]
+        products = []
+        for part, part_grad, target in parts:
+            steps = part / step
+            _inside.grad_input(part_grad, steps, lo, hi, grad_input=target)
+            if learns:
+                slope = torch.round(steps).clamp_(lo, hi).sub_(_inside(steps, steps, lo, hi))
+                products.append(slope.mul_(part_grad).sum_to_size(step.shape))
+        step_grad = torch.stack(products).sum(0) if learns else None
+        if not ctx.needs_input_grad[2]:  # type: ignore[attr-defined]
+            return value_grad, step_grad, None, None, None, None
+        offset_grad = grad.sum() - value_grad.sum()  # of the values outside
+        return value_grad, step_grad + zero_point * offset_grad, offset_grad, None, None, None
 
 
 def quantize_by_step(

@@ -12,6 +12,7 @@ from hawq.qat.fold import NormState
 from hawq.qat.plan import WeightSpec
 from hawq.qat.unit import QuantizedUnit
 from hawq.quantizers import ActivationGrid, QuantOptions
+from hawq.quantizers.fake import _PIECE
 from hawq.quantizers.lsq import LsqActivation, LsqWeight, quantize_by_step
 from hawq.quantizers.lsq_plus import LsqPlusActivation, LsqPlusWeight
 from hawq.quantizers.mse import MseActivation
@@ -58,6 +59,30 @@ def test_inside_the_range_gradients_are_those_of_rounding_passed_straight_throug
     ((steps + (torch.round(steps) - steps).detach()) * size).backward(grad)
     assert torch.allclose(found[0], value.grad, rtol=1e-5)  # float32 in another order
     assert torch.allclose(found[1], size.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [_PIECE + 1, 3 * _PIECE + 5])
+def test_pieces_leave_nothing_out(size):
+    grad, found = values(size, seed=1), []
+    for step in (torch.tensor(0.7), torch.tensor([0.7])):  # only a scalar is taken through in pieces
+        value, step = values(size).requires_grad_(), step.requires_grad_()
+        out = quantize_by_step(value, step, -2, 1)
+        out.backward(grad)
+        found.append((out, value.grad, step.grad.sum()))
+    (out, value_grad, step_grad), (whole, whole_value_grad, whole_step_grad) = found
+    assert out.equal(whole)
+    assert value_grad.equal(whole_value_grad)
+    assert float(step_grad) == pytest.approx(float(whole_step_grad), rel=1e-3)  # float32 sums in another order
+
+
+def test_gradients_do_not_depend_on_the_memory_format():
+    value, grad, found = values(4, 3, 5, 6), values(4, 3, 5, 6, seed=1), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        leaf, step = value.clone(memory_format=layout).requires_grad_(), torch.tensor(0.7, requires_grad=True)
+        quantize_by_step(leaf, step, 0, 3, torch.tensor(-0.7, requires_grad=True), 1).backward(grad)
+        found.append((leaf.grad, float(step.grad)))
+    assert found[0][0].equal(found[1][0])
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)  # float32 sums in another order
 
 
 @pytest.mark.parametrize("zero_point", [0, 1, 3])
