@@ -153,9 +153,11 @@ def _unit(lowering: _Lowering, node: ir.Node, make: Callable[..., o.Op], source:
         accumulator = TensorType(node.shape, ACCUMULATOR_BITS, True)
         lo, hi = accumulator.range
         name = f"{node.name}.acc"
+        constants["bias"] = torch.zeros_like(codes.bias)
         lowering.emit(make(name=name, inputs=(source,), out=accumulator, lo=lo, hi=hi, **geometry), **constants)
-        limits = accumulator_thresholds(quantizer.levels(), codes.accumulator_scale, getattr(node.op, "clamp", None))
-        lowering.emit(o.Threshold(name=node.name, inputs=(name,), out=out), **limits)
+        clamp = getattr(node.op, "clamp", None)
+        steps = accumulator_thresholds(quantizer.levels(), codes.accumulator_scale, codes.real_bias, clamp)
+        lowering.emit(o.Threshold(name=node.name, inputs=(name,), out=out), **steps)
         return
     if out.bits == ACCUMULATOR_BITS:
         lo, hi = out.range

@@ -57,11 +57,13 @@ class UnitCodes:
     Attributes:
         weight: int8, (O, ...).
         bias: int32, (O,), at scale `accumulator_scale`.
+        real_bias: what training adds, float64, (O,); `bias` is its nearest code.
         accumulator_scale: sx * sw, float64, (O,).
     """
 
     weight: Tensor
     bias: Tensor
+    real_bias: Tensor
     accumulator_scale: Tensor
 
     def dyadic_to(self, out: TensorType) -> tuple[Tensor, Tensor]:
@@ -138,7 +140,8 @@ class QuantizedUnit(nn.Module):
         codes = torch.round(codes * per_channel(scale / wanted, codes))
         accumulator_scale = wanted.double() * input_type.scale
         bias_codes = torch.round(bias.double() / accumulator_scale).clamp(*code_range(self.bias_bits, signed=True))
-        return UnitCodes(codes.to(torch.int8), bias_codes.to(torch.int32), accumulator_scale)
+        real_bias = bias.double() if self.bias_bits == 32 else bias_codes * accumulator_scale
+        return UnitCodes(codes.to(torch.int8), bias_codes.to(torch.int32), real_bias, accumulator_scale)
 
     @torch.no_grad()
     def _folded_codes(self) -> tuple[Tensor, Tensor, Tensor]:

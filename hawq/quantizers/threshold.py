@@ -7,10 +7,25 @@ import torch
 from torch import Tensor
 
 from hawq.errors import HawqError
+from hawq.integer.arithmetic import code_range
 from hawq.integer.ops import TensorType
 from hawq.quantizers.activation import ActivationQuantizer
+from hawq.quantizers.grid import ActivationGrid
 
-__all__ = ["Levels", "ThresholdActivation"]
+__all__ = ["Levels", "ThresholdActivation", "reached"]
+
+
+def reached(value: Tensor, thresholds: Tensor) -> Tensor:
+    """Return how many thresholds are at most x, of the type and shape of x.
+
+    Args:
+        value: x, float.
+        thresholds: (..., L - 1); without their last dimension they broadcast to x.
+    """
+    count = torch.zeros_like(value)
+    for threshold in thresholds.unbind(-1):
+        count += value >= threshold
+    return count
 
 
 @dataclass(frozen=True)
@@ -21,28 +36,39 @@ class Levels:
         thresholds: real values, float64, (L - 1,), in rising order.
         codes: int64, (L,), strictly rising: small integers, or entries of a level table.
         scale: what a code of 1 is worth, a positive float32 number.
-        bits: of the codes, 1..8.
-        signed: whether codes may be negative.
     """
 
     thresholds: Tensor
     codes: Tensor
     scale: float
-    bits: int
-    signed: bool
 
     def __post_init__(self) -> None:
         """Check that it is a monotone quantizer.
 
         Raises:
-            HawqError: thresholds are not finite or fall, codes do not rise or do not fit their bits.
+            HawqError: thresholds are not finite or fall, codes do not rise or do not fit 8 bits.
         """
         rising = bool((self.thresholds.diff() >= 0).all()) and bool((self.codes.diff() > 0).all())
-        if not (bool(torch.isfinite(self.thresholds).all()) and rising and len(self.codes) == len(self.thresholds) + 1):
+        fits = len(self.codes) == len(self.thresholds) + 1 and any(map(self._fits, range(1, 9)))
+        if not (bool(torch.isfinite(self.thresholds).all()) and rising and fits):
             raise HawqError(
-                "thresholds and codes of an activation must be finite and rise: found thresholds "
+                "thresholds and codes of an activation must be finite and rise, codes within 8 bits: found thresholds "
                 f"{self.thresholds.tolist()}, codes {self.codes.tolist()}; training diverged, lower --lr"
             )
+
+    @property
+    def signed(self) -> bool:
+        """Whether there are negative codes."""
+        return int(self.codes[0]) < 0
+
+    @property
+    def bits(self) -> int:
+        """Bits that hold every code, 1..8."""
+        return next(filter(self._fits, range(1, 9)))
+
+    def _fits(self, bits: int) -> bool:
+        lo, hi = code_range(bits, self.signed)
+        return lo <= int(self.codes[0]) and int(self.codes[-1]) <= hi
 
     def code_of(self, value: float) -> int:
         """Return the code of a real value."""
@@ -59,16 +85,34 @@ class ThresholdActivation(ActivationQuantizer):
     uniform = False
 
     @abstractmethod
+    def thresholds(self) -> Tensor:
+        """Return the thresholds, float32, (L - 1,), in rising order: the ones that training compares with."""
+
+    @abstractmethod
+    def codes(self) -> Tensor:
+        """Return the codes, integers of any type, (L,), strictly rising."""
+
+    @property
+    def may_be_negative(self) -> bool:
+        """Whether the tensor may hold negative values."""
+        return self.grid is not ActivationGrid.UNSIGNED
+
+    def observe(self, value: Tensor) -> None:
+        """Begin with the first batch of a training that had no calibration."""
+        if not bool(self.seen):
+            self.calibrate(value)
+            self.seen.fill_(1)
+
+    @torch.no_grad()
     def levels(self) -> Levels:
         """Return the present thresholds and codes, on the CPU.
 
         Raises:
             HawqError: nothing was observed yet, or training broke them.
         """
-
-    def step(self) -> Tensor:
-        """Return what a code of 1 is worth."""
-        return torch.tensor(self.levels().scale)
+        thresholds, step = self.thresholds(), self.step()
+        self._check(thresholds, step)
+        return Levels(thresholds.double().cpu(), self.codes().long().cpu(), float(step))
 
     def fill(self) -> int:
         """Return the code that padding holds: that of zero, or 0 where quantized maps are padded."""
