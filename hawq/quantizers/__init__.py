@@ -1,6 +1,20 @@
 """Map real values to codes: uniform and learned quantizers of weights and activations, each in a file of its own."""
 
-from hawq.quantizers import dorefa, lsq, lsq_plus, minmax, mse, pact, percentile  # noqa: F401  # they register themselves
+from hawq.quantizers import (  # noqa: F401  # they register themselves
+    dorefa,
+    fatnn,
+    lq_nets,
+    lsq,
+    lsq_plus,
+    minmax,
+    mse,
+    n2uq,
+    pact,
+    percentile,
+    ternary,
+    xnor,
+    xnor_plus,
+)
 from hawq.quantizers.activation import ActivationQuantizer, UniformActivation
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.options import QuantOptions
@@ -12,6 +26,7 @@ from hawq.quantizers.registry import (
     register_weight,
     weight_quantizer,
 )
+from hawq.quantizers.surrogates import SignGradient
 from hawq.quantizers.weight import WeightQuantizer
 
 __all__ = [
@@ -20,6 +35,7 @@ __all__ = [
     "ActivationGrid",
     "ActivationQuantizer",
     "QuantOptions",
+    "SignGradient",
     "UniformActivation",
     "WeightQuantizer",
     "activation_quantizer",

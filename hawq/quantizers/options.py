@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hawq.errors import UsageError
+from hawq.quantizers.surrogates import SignGradient
 
 __all__ = ["QuantOptions"]
 
@@ -24,6 +25,7 @@ class QuantOptions:
         bias_bits: of bias codes, at scale sx * sw: 2..32.
         pad_after_quant: pad quantized maps with zero (1603.05279) instead of quantizing padded ones; differs where zero
             has no code, as in binary maps.
+        sign_gradient: of binary activations, one of `hawq.quantizers.SignGradient`'s values.
         fixed_point: evaluate by fake quantization in float32 instead of integers.
     """
 
@@ -38,10 +40,11 @@ class QuantOptions:
     channel_wise: bool = True
     bias_bits: int = 32
     pad_after_quant: bool = False
+    sign_gradient: str = SignGradient.TRIANGLE.value
     fixed_point: bool = False
 
     def __post_init__(self) -> None:
-        """Check the numbers.
+        """Check the numbers and names.
 
         Raises:
             UsageError: one is outside of what its attribute says.
@@ -51,5 +54,8 @@ class QuantOptions:
         for name in ("weight_percentile", "act_percentile"):
             if not 50 < getattr(self, name) <= 100:
                 raise UsageError(f"{name.replace('_', ' ')} {getattr(self, name)}: allowed are numbers in (50, 100]")
+        gradients = [kind.value for kind in SignGradient]
+        if self.sign_gradient not in gradients:
+            raise UsageError(f"sign gradient {self.sign_gradient!r} does not exist; there are {', '.join(gradients)}")
         if not 2 <= self.bias_bits <= 32:
             raise UsageError(f"bias bits {self.bias_bits}: allowed are 2..32")

@@ -1,0 +1,120 @@
+"""Let every step of a staircase have a width of its own: what FATNN (2008.05101) and N2UQ (2111.14826) learn.
+
+A staircase with corners d_0 < d_1 < .. < d_n counts the steps that lie below x, each with its middle as threshold:
+
+    y(x) = sum_j round(clip((x - d_(j-1)) / (d_j - d_(j-1)), 0, 1))
+
+Its gradients, to x and to the corners, are those of the same sum without the rounding: a polygon through the points
+(d_j, j).
+"""
+
+import itertools
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from hawq.quantizers.gradients import scale_gradient
+from hawq.quantizers.grid import ActivationGrid
+from hawq.quantizers.lsq import step_gradient_scale
+from hawq.quantizers.options import QuantOptions
+from hawq.quantizers.surrogates import substitute
+from hawq.quantizers.threshold import ThresholdActivation, reached
+
+__all__ = ["StaircaseActivation", "corners_of", "middles", "polygon", "staircase"]
+
+_SMALLEST = 2.0**-24
+"""Of learned scales, which are magnitudes of parameters, and of the widest step."""
+
+_NARROWEST = 2.0**-12
+"""Of a step, in widths of the widest: float32 tells its corners apart."""
+
+
+def middles(corners: Tensor) -> Tensor:
+    """Return the thresholds (d_(j-1) + d_j) / 2, (..., n), of corners (..., n + 1)."""
+    return (corners[..., :-1] + corners[..., 1:]) / 2
+
+
+def polygon(value: Tensor, corners: Tensor) -> Tensor:
+    """Return sum_j clip((x - d_(j-1)) / (d_j - d_(j-1)), 0, 1), of the shape of x.
+
+    Args:
+        value: x, float32.
+        corners: (..., n + 1), rising; without their last dimension they broadcast to x.
+    """
+    ends = corners.unbind(-1)
+    height = torch.zeros_like(value)
+    for left, right in itertools.pairwise(ends):
+        height = height + ((value - left) / (right - left)).clamp(0, 1)
+    return height
+
+
+def staircase(value: Tensor, corners: Tensor) -> Tensor:
+    """Return the number of steps below x, 0..n, with the gradients of `polygon`; the arguments are the same."""
+    return substitute(reached(value.detach(), middles(corners.detach())), polygon(value, corners))
+
+
+def corners_of(widths: Tensor, lo: int) -> Tensor:
+    """Return the corners of a staircase, (..., n + 1), that of code 0 at zero.
+
+    Args:
+        widths: of the steps, (..., n); their magnitudes count, at least 2^-12 of the widest.
+        lo: code below the first step, 0 or below.
+    """
+    widths = widths.abs()
+    floor = widths.detach().amax(-1, keepdim=True).clamp(min=_SMALLEST) * _NARROWEST
+    sums = torch.cumsum(torch.maximum(widths, floor), -1)
+    corners = torch.cat([torch.zeros_like(sums[..., :1]), sums], -1)
+    return corners - corners[..., -lo : 1 - lo]
+
+
+class StaircaseActivation(ThresholdActivation):
+    """Learn the widths of the steps between codes lo..hi, and the scale of the codes.
+
+    The calibration starts with equal steps of LSQ's size, 2 mean|x| / sqrt(hi), a corner at every code, and with the
+    scale that fits them best, <x, y> / <y, y>; both are means over its batches. Gradients of what is learned are
+    multiplied by LSQ's 1 / sqrt(values of an image * hi), so that one learning rate serves weights and thresholds.
+    """
+
+    def __init__(self, bits: int, grid: ActivationGrid, options: QuantOptions) -> None:
+        super().__init__(bits, grid, options)
+        self.lo, self.hi = self.code_limits()
+        self.step_widths = nn.Parameter(torch.ones(self.hi - self.lo))
+        self.gain = nn.Parameter(torch.ones(()))
+
+    @abstractmethod
+    def code_limits(self) -> tuple[int, int]:
+        """Return the lowest code, 0 or below, and the highest."""
+
+    def corners(self) -> Tensor:
+        """Return the corners, float32, (hi - lo + 1,), rising."""
+        return corners_of(self.step_widths, self.lo)
+
+    def calibrate(self, value: Tensor) -> None:
+        """Take in a batch: the width of its steps and the scale that fits it."""
+        width = 2 * value.abs().mean() / math.sqrt(self.hi)
+        self._average(self.step_widths, width.expand_as(self.step_widths))
+        code = reached(value, self.thresholds()) + self.lo
+        self._average(self.gain, (value * code).sum() / (code * code).sum().clamp(min=1))
+
+    def thresholds(self) -> Tensor:
+        """Return the middles of the steps."""
+        return middles(self.corners().detach())
+
+    def codes(self) -> Tensor:
+        """Return lo..hi."""
+        return torch.arange(self.lo, self.hi + 1)
+
+    def step(self) -> Tensor:
+        """Return the learned scale."""
+        return self._scale().detach()
+
+    def quantize(self, value: Tensor) -> Tensor:
+        """Return scale * (lo + y(x)); the gradient of the scale is the code."""
+        factor = step_gradient_scale(value[0].numel(), self.hi)
+        code = staircase(value, scale_gradient(self.corners(), factor)) + self.lo
+        return code * scale_gradient(self._scale(), factor)
+
+    def _scale(self) -> Tensor:
+        return self.gain.abs().clamp(min=_SMALLEST)
