@@ -19,10 +19,9 @@ from hawq.quantizers.gradients import scale_gradient
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.lsq import step_gradient_scale
 from hawq.quantizers.options import QuantOptions
-from hawq.quantizers.surrogates import substitute
 from hawq.quantizers.threshold import ThresholdActivation, reached
 
-__all__ = ["StaircaseActivation", "corners_of", "middles", "polygon", "staircase"]
+__all__ = ["StaircaseActivation", "corners_of", "middles", "staircase"]
 
 _SMALLEST = 2.0**-24
 """Of learned scales, which are magnitudes of parameters, and of the widest step."""
@@ -36,23 +35,41 @@ def middles(corners: Tensor) -> Tensor:
     return (corners[..., :-1] + corners[..., 1:]) / 2
 
 
-def polygon(value: Tensor, corners: Tensor) -> Tensor:
-    """Return sum_j clip((x - d_(j-1)) / (d_j - d_(j-1)), 0, 1), of the shape of x.
+class _Staircase(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx, value: Tensor, corners: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(value, corners)
+        return reached(value, middles(corners))
 
-    Args:
-        value: x, float32.
-        corners: (..., n + 1), rising; without their last dimension they broadcast to x.
-    """
-    ends = corners.unbind(-1)
-    height = torch.zeros_like(value)
-    for left, right in itertools.pairwise(ends):
-        height = height + ((value - left) / (right - left)).clamp(0, 1)
-    return height
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        value, corners = ctx.saved_tensors  # type: ignore[attr-defined]
+        step, to_value = reached(value, corners, strictly=True), torch.zeros_like(value)
+        to_corners = torch.zeros_like(corners)
+        for j, (left, right) in enumerate(itertools.pairwise(corners.unbind(-1))):
+            slope = (step == j + 1) * grad / (right - left)
+            to_value += slope
+            risen = (slope * (value - left)).sum_to_size(left.shape) / (right - left)
+            to_corners[..., j] += risen - slope.sum_to_size(left.shape)
+            to_corners[..., j + 1] -= risen
+        return to_value, to_corners
 
 
 def staircase(value: Tensor, corners: Tensor) -> Tensor:
-    """Return the number of steps below x, 0..n, with the gradients of `polygon`; the arguments are the same."""
-    return substitute(reached(value.detach(), middles(corners.detach())), polygon(value, corners))
+    """Return the number of steps whose middles x has reached, 0..n, with the gradients of the polygon.
+
+    In step j, where d_(j-1) < x <= d_j and w = d_j - d_(j-1), the polygon is j - 1 + u with u = (x - d_(j-1)) / w. Its
+    derivative to x is 1/w, to d_(j-1) it is -(1 - u)/w, to d_j it is -u/w; elsewhere there is none.
+
+    Args:
+        value: x, float32.
+        corners: d, (..., n + 1), rising; without their last dimension they broadcast to x.
+    """
+    return _Staircase.apply(value, corners)  # type: ignore[no-any-return]
 
 
 def corners_of(widths: Tensor, lo: int) -> Tensor:

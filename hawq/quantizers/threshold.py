@@ -15,16 +15,19 @@ from hawq.quantizers.grid import ActivationGrid
 __all__ = ["Levels", "ThresholdActivation", "reached"]
 
 
-def reached(value: Tensor, thresholds: Tensor) -> Tensor:
-    """Return how many thresholds are at most x, of the type and shape of x.
+def reached(value: Tensor, thresholds: Tensor, strictly: bool = False) -> Tensor:
+    """Return how many thresholds are at most x, or below it, of the type and shape of x.
 
     Args:
         value: x, float.
-        thresholds: (..., L - 1); without their last dimension they broadcast to x.
+        thresholds: (..., L - 1), rising; without their last dimension they broadcast to x.
+        strictly: count those below x only.
     """
+    if thresholds.dim() == 1:
+        return torch.bucketize(value, thresholds, right=not strictly).to(value.dtype)
     count = torch.zeros_like(value)
     for threshold in thresholds.unbind(-1):
-        count += value >= threshold
+        count += value > threshold if strictly else value >= threshold
     return count
 
 
