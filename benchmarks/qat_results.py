@@ -32,6 +32,7 @@ from hawq.schemes import uniform
 from hawq.sensitivity import Sampling, measure
 from hawq.train.begin import Beginning
 from hawq.train.config import TrainConfig
+from hawq.train.criterion import PLAIN, Distillation
 from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.feed import Feed
 from hawq.train.quantized import QuantizedRun, train_quantized
@@ -56,6 +57,7 @@ class Row:
         weight: name of the weight quantizer.
         activation: name of the activation quantizer.
         trained: whether it is fine-tuned; otherwise calibrated alone.
+        teacher: whether it also learns from the float network's logits (alpha 0.5, temperature 2).
         lr: highest learning rate.
         allowed: points below F that are asked for, or None.
     """
@@ -65,6 +67,7 @@ class Row:
     weight: str = "minmax"
     activation: str = "minmax"
     trained: bool = True
+    teacher: bool = False
     lr: float = 0.01
     allowed: float | None = None
 
@@ -77,12 +80,14 @@ ROWS = [
     Row("calibrated uniform4", "uniform4", trained=False),
     Row("uniform8", "uniform8", allowed=0.2),
     Row("bops0.5", "bops0.5", allowed=0.5),
+    Row("bops0.5, teacher", "bops0.5", teacher=True, allowed=0.5),
     Row("uniform4", "uniform4"),
     Row("uniform4 LSQ", "uniform4", "lsq", "lsq", allowed=1.0),
-    Row("W2A2 LSQ", "uniform2", "lsq", "lsq", lr=0.02, allowed=4.0),
-    Row("W2A2 LQ-Nets", "uniform2", "lq-nets", "lq-nets", lr=0.02),
-    Row("ternary", "uniform2", "ternary", "ternary", lr=0.02),
-    Row("XNOR", "uniform1", "xnor", "xnor", lr=0.02),
+    Row("uniform4 LSQ, teacher", "uniform4", "lsq", "lsq", teacher=True, allowed=1.0),
+    Row("W2A2 LSQ, teacher", "uniform2", "lsq", "lsq", teacher=True, lr=0.03, allowed=4.0),
+    Row("W2A2 LQ-Nets, teacher", "uniform2", "lq-nets", "lq-nets", teacher=True, lr=0.03),
+    Row("ternary, teacher", "uniform2", "ternary", "ternary", teacher=True, lr=0.03),
+    Row("XNOR, teacher", "uniform1", "xnor", "xnor", teacher=True, lr=0.03),
 ]
 PT2E = "torch PT2E int8"
 
@@ -125,12 +130,14 @@ class Comparison:
     def quantized(self, row: Row) -> dict[str, Any]:
         """Return the accuracy of a row in integers."""
         graph = trace(self.float_network(0), (3, 32, 32))
-        epochs = self.epochs if row.trained else 0
+        epochs, bits = self.epochs if row.trained else 0, self._bits(row.scheme, graph)
         config = TrainConfig(epochs, lr=row.lr, schedule=Cosine(), channels_last=True)
-        options = QuantOptions(weight_quantizer=row.weight, act_quantizer=row.activation,
-                               asymmetric=row.scheme.startswith("all"))  # fmt: skip
+        options = QuantOptions(fix_bn=keeps_statistics(bits), weight_quantizer=row.weight,
+                               act_quantizer=row.activation, asymmetric=row.scheme.startswith("all"))  # fmt: skip
         folder = self.work / row.name.replace(" ", "-").replace(",", "")
-        run = QuantizedRun(Beginning(self._bits(row.scheme, graph), options), config, folder)
+        teacher = Distillation(self.float_network(0), alpha=0.5, temperature=2.0)
+        criterion = teacher if row.teacher else PLAIN
+        run = QuantizedRun(Beginning(bits, options), config, folder, criterion=criterion)
 
         _, found = train_quantized(run, graph, self.data, lambda: training_progress(row.name))
         return {**asdict(row), "epochs": epochs, "top1": found.top1}

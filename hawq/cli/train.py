@@ -71,7 +71,7 @@ def train(
     folder = session.run.scheme(bits.scheme)
     resume = training.resume or (session.run.best(bits.scheme) if training.evaluate else None)
     run = QuantizedRun(
-        Beginning(bits, quant.options(), resume, training.resume_quantize),
+        Beginning(bits, quant.options(bits), resume, training.resume_quantize),
         training_config(quantized_recipe(session.data.name), seed, training, steps, rate, speed),
         folder,
         device,

@@ -10,6 +10,7 @@ import typer
 from hawq.errors import UsageError
 
 if TYPE_CHECKING:
+    from hawq.bitconfig import BitConfig
     from hawq.quantizers import QuantOptions
 
 __all__ = ["DistillFlags", "LogFlags", "OptimizerFlags", "QuantFlags", "RateFlags", "SpeedFlags", "TrainFlags"]
@@ -93,6 +94,9 @@ class TrainFlags:
             help="Evaluate and keep the average of the weights over the last 1/(1-DECAY) steps; 0.999.",
         ),
     ] = None
+    evaluate_times: Annotated[
+        int, _option(_TRAIN, "--evaluate-times", min=-1, help="Evaluations during one epoch; -1: one, at its end.")
+    ] = -1
     patience: Annotated[
         int | None,
         _option(_TRAIN, "--patience", min=1, metavar="EPOCHS", help="Stop when top-1 got no better for so long."),
@@ -253,11 +257,21 @@ class QuantFlags:
     act_range_momentum: Annotated[
         float, _option(_QUANT, "--act-range-momentum", help="Of activation ranges, 0..1; -1: running min and max.")
     ] = 0.99
-    fix_bn: Annotated[bool, _option(_QUANT, "--fix-BN/--no-fix-BN", help="Fold running statistics.")] = True
+    fix_bn: Annotated[
+        bool | None,
+        _option(_QUANT, "--fix-BN/--no-fix-BN", help="Keep batch norm's running statistics, folded.",
+                show_default="on, off with units of 2 bits or less, whose statistics are others"),
+    ] = None  # fmt: skip
+    bn_momentum: Annotated[
+        float, _option(_QUANT, "--bn-momentum", help="Weight of a batch in statistics that are not fixed, 0..1.")
+    ] = 0.1
     fix_bn_threshold: Annotated[
         int | None,
         _option(_QUANT, "--fix-BN-threshold", min=0, metavar="BATCHES", help="Fold them after so many, in any case."),
     ] = None
+    sign_gradient: Annotated[
+        str, _option(_QUANT, "--sign-gradient", help="Of binary activations: identity, ste, triangle or ste-scale.")
+    ] = "triangle"
     pad_after_quant: Annotated[
         bool, _option(_QUANT, "--pad-after-quant", help="Pad binary maps with zero instead of the code of zero.")
     ] = False
@@ -266,18 +280,20 @@ class QuantFlags:
         _option(_QUANT, "--fixed-point-quantization", help="Evaluate by fake quantization instead of integers."),
     ] = False
 
-    def options(self) -> "QuantOptions":
-        """Return the library's options.
+    def options(self, bits: "BitConfig") -> "QuantOptions":
+        """Return the library's options for training a scheme.
 
         Raises:
             UsageError: a number is not allowed, no such quantizer, or a percentile beside another quantizer.
         """
         from hawq.quantizers import QuantOptions
+        from hawq.train.recipes import keeps_statistics
 
         weight, weight_percentile = _range_rule("weight", self.weight_quantizer, self.weight_percentile)
         activation, act_percentile = _range_rule("act", self.act_quantizer, self.act_percentile)
         return QuantOptions(
-            fix_bn=self.fix_bn,
+            fix_bn=keeps_statistics(bits) if self.fix_bn is None else self.fix_bn,
+            bn_momentum=self.bn_momentum,
             fix_bn_after=self.fix_bn_threshold,
             act_range_momentum=self.act_range_momentum,
             asymmetric=self.asymmetric or self.quant_mode is _Mode.ASYMMETRIC,
@@ -288,6 +304,7 @@ class QuantFlags:
             channel_wise=self.channel_wise,
             bias_bits=self.bias_bit or 32,
             pad_after_quant=self.pad_after_quant,
+            sign_gradient=self.sign_gradient,
             fixed_point=self.fixed_point_quantization,
         )
 

@@ -46,6 +46,7 @@ def training_config(
     return replace(
         recipe,
         seed=seed,
+        evaluations=training.evaluate_times,
         accumulate=training.accumulate,
         optimizer=_optimizer(recipe.optimizer, steps),
         groups=tuple(map(Group.read, steps.group or ())),

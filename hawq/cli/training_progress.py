@@ -35,7 +35,7 @@ class _Bar:
     def epoch(self, row: dict[str, float]) -> None:
         """Print the metrics."""
         console.print(
-            f"{self._title}: epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, top-1 {row['top1']:.2f}%, "
+            f"{self._title}: epoch {row['epoch']:.3g}, loss {row['loss']:.4f}, top-1 {row['top1']:.2f}%, "
             f"{row['images_per_second']:.0f} images/s",
             style="dim",
         )

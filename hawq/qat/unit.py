@@ -20,9 +20,6 @@ from hawq.quantizers.weight import bias_floor, channel_floor, per_channel
 
 __all__ = ["FoldedNorm", "QuantizedUnit", "UnitCodes"]
 
-_NORM_MOMENTUM = 0.01
-"""Weight of a batch in the running statistics (2011.10680 keeps 0.99 of the old value)."""
-
 
 class FoldedNorm(nn.Module):
     """Hold the trainable and running tensors of a batch norm that will be folded, (C,) each."""
@@ -30,8 +27,9 @@ class FoldedNorm(nn.Module):
     mean: Tensor
     var: Tensor
 
-    def __init__(self, state: NormState) -> None:
+    def __init__(self, state: NormState, momentum: float) -> None:
         super().__init__()
+        self.momentum = momentum
         self.weight = nn.Parameter(state.weight.detach().clone())
         self.bias = nn.Parameter(state.bias.detach().clone())
         self.register_buffer("mean", state.mean.detach().clone())
@@ -46,7 +44,7 @@ class FoldedNorm(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """Normalise with the batch's statistics and update the running ones."""
         return F.batch_norm(
-            value, self.mean, self.var, self.weight, self.bias, training=True, momentum=_NORM_MOMENTUM, eps=self.eps
+            value, self.mean, self.var, self.weight, self.bias, training=True, momentum=self.momentum, eps=self.eps
         )
 
 
@@ -97,7 +95,7 @@ class QuantizedUnit(nn.Module):
                 self.bias = nn.Parameter(tensors[op.bias].detach().clone())
         elif norm is not None:
             self.register_buffer("weight", torch.ones(norm.mean.numel(), 1, 1, 1))
-        self.norm = None if norm is None else FoldedNorm(norm)
+        self.norm = None if norm is None else FoldedNorm(norm, options.bn_momentum)
         self.quantizer = weight_quantizer(spec.quantizer)(spec.bits, self.weight.detach(), options)
 
     @classmethod

@@ -15,6 +15,8 @@ class QuantOptions:
     Attributes:
         fix_bn: fold the running statistics during training; otherwise use the batch's (evaluation always folds).
         fix_bn_after: training batches after which the statistics are fixed all the same; None: never.
+        bn_momentum: weight of a batch in the running statistics where they are not fixed, 0..1 (2011.10680: 0.01, which
+            short trainings leave behind).
         act_range_momentum: of the running activation ranges, 0..1, or -1 for running minimum and maximum.
         asymmetric: give tensors with negative values unsigned codes and a zero point instead of signed codes.
         weight_quantizer: name in `hawq.quantizers.WEIGHT_QUANTIZERS`.
@@ -31,6 +33,7 @@ class QuantOptions:
 
     fix_bn: bool = True
     fix_bn_after: int | None = None
+    bn_momentum: float = 0.1
     act_range_momentum: float = 0.99
     asymmetric: bool = False
     weight_quantizer: str = "minmax"
@@ -51,6 +54,8 @@ class QuantOptions:
         """
         if not (self.act_range_momentum == -1 or 0 <= self.act_range_momentum <= 1):
             raise UsageError(f"activation range momentum {self.act_range_momentum}: allowed are 0..1 and -1")
+        if not 0 <= self.bn_momentum <= 1:
+            raise UsageError(f"batch norm momentum {self.bn_momentum}: allowed are 0..1")
         for name in ("weight_percentile", "act_percentile"):
             if not 50 < getattr(self, name) <= 100:
                 raise UsageError(f"{name.replace('_', ' ')} {getattr(self, name)}: allowed are numbers in (50, 100]")

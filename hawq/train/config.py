@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hawq.errors import UsageError
+from hawq.train.evaluation_steps import evaluation_steps
 from hawq.train.groups import Group
 from hawq.train.mixup import Mixup
 from hawq.train.optimizers import OPTIMIZERS, SGD, Optimizer
@@ -43,6 +44,7 @@ class TrainConfig:
         clip_norm: largest norm of the gradient of all parameters together; a longer one is shortened. None: no limit.
         mixup: images with one another.
         average: decay of the average of the weights, which is then what is evaluated and kept; None: no average.
+        evaluations: of every epoch, evenly spread, the last one at its end; -1 stands for 1.
         patience: epochs without a better top-1 after which training ends; None: never.
         precision: of the float layers.
         channels_last: keep images and weights in the order (N, H, W, C).
@@ -67,6 +69,7 @@ class TrainConfig:
     clip_norm: float | None = None
     mixup: Mixup | None = None
     average: float | None = None
+    evaluations: int = 1
     patience: int | None = None
     precision: Precision = Precision.FLOAT32
     channels_last: bool = False
@@ -79,6 +82,7 @@ class TrainConfig:
                 f"a warm-up of {self.warmup:g} epochs in a training of {self.epochs}: give at least 0 and less than "
                 "the training, or raise --epochs"
             )
+        evaluation_steps(1, self.evaluations)
         if self.average is not None and not 0 <= self.average < 1:
             raise UsageError(f"an average with decay {self.average:g}: give at least 0 and less than 1, such as 0.999")
 

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+from hawq.bitconfig import BitConfig
 from hawq.train.config import TrainConfig
 from hawq.train.optimizers import SGD
 from hawq.train.schedules import Cosine, OneCycle
 
-__all__ = ["float_recipe", "quantized_recipe"]
+__all__ = ["float_recipe", "keeps_statistics", "quantized_recipe"]
 
 # 2011.10680: SGD, momentum 0.9, lr 1e-4, weight decay 1e-4, batch 128, lr times 0.1 every 30 epochs
 _HAWQ = TrainConfig(epochs=90, lr=1e-4)
@@ -34,3 +35,8 @@ def float_recipe(data: str, seed: int) -> TrainConfig | None:
 def quantized_recipe(data: str) -> TrainConfig:
     """Return how a quantized network is fine-tuned on a data set."""
     return _QUANTIZED.get(data, _HAWQ)
+
+
+def keeps_statistics(bits: BitConfig) -> bool:
+    """Tell whether the float network's batch norm statistics hold at the bits of a scheme: above 2 bits they do."""
+    return all(min(widths) > 2 for widths in bits.units.values())

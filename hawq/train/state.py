@@ -14,7 +14,7 @@ class TrainState:
         epoch: epochs done.
         step: optimisation steps done, over all epochs.
         best: highest top-1 so far, percent.
-        history: a row for every epoch done.
+        history: a row for every evaluation; its epoch is a fraction within one, whole at the end.
         loss: sum of the losses of all images of the epoch under way.
         count: those images.
     """
@@ -31,14 +31,24 @@ class TrainState:
         self.step += 1
         self.loss, self.count = self.loss + loss * images, self.count + images
 
-    def end_epoch(self, row: dict[str, float]) -> bool:
-        """Count an epoch with its metrics; tell whether its top-1 is the highest so far."""
-        self.epoch += 1
-        self.loss, self.count = 0.0, 0
+    def record(self, row: dict[str, float]) -> bool:
+        """Keep the metrics of an evaluation; tell whether its top-1 is the highest so far."""
         self.history.append(row)
         is_best = row["top1"] > self.best
         self.best = max(self.best, row["top1"])
         return is_best
+
+    def end_epoch(self) -> None:
+        """Count an epoch."""
+        self.epoch += 1
+        self.loss, self.count = 0.0, 0
+
+    def epochs_since_best(self) -> float:
+        """Return the epochs that brought no better top-1, up to the last evaluation."""
+        if not self.history:
+            return 0.0
+        best = max(self.history, key=lambda row: row["top1"])  # the first of equals
+        return self.history[-1]["epoch"] - best["epoch"]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for checkpoints."""
@@ -88,4 +98,7 @@ class Listener(Protocol):
         """Hear of one optimisation step."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Hear the metrics of an epoch: epoch (from 1), loss, lr, top1, top5, seconds, images_per_second."""
+        """Hear the metrics of an evaluation: epoch, loss, lr, top1, top5, seconds, images_per_second.
+
+        `epoch` counts the epochs done, with a fraction within one.
+        """

@@ -16,6 +16,7 @@ from hawq.train.compile import compiled
 from hawq.train.config import TrainConfig
 from hawq.train.criterion import PLAIN, Criterion
 from hawq.train.evaluate import Accuracy, accuracy
+from hawq.train.evaluation_steps import evaluation_steps
 from hawq.train.feed import Feed
 from hawq.train.groups import parameter_groups
 from hawq.train.optimizers import load_moments, moments
@@ -138,19 +139,7 @@ class Trainer:
         result = None
         with StopRequest() as stop:
             while self.state.epoch < self.config.epochs and not self._is_stale():
-                began, done = time.monotonic(), self.state.count
-                row = self._train_epoch(keeper, listeners, stop)
-                seconds, images = time.monotonic() - began, self.state.count - done
-                result = self.evaluate()
-                row |= {"top1": result.top1, "top5": result.top5}
-                is_best = self.state.end_epoch(row)
-                # the state is kept last: once it knows of an epoch, that epoch's best network and metrics are written
-                if is_best:
-                    with self._averaged():
-                        keeper.best(self)
-                speed = {"seconds": round(seconds, 3), "images_per_second": round(images / max(seconds, 1e-9), 1)}
-                for listener in listeners:
-                    listener.epoch(row | speed)
+                result = self._train_epoch(keeper, listeners, stop)
                 keeper.last(self)
         result = result or self.evaluate()
         if self._average is not None:
@@ -168,23 +157,25 @@ class Trainer:
 
     def _is_stale(self) -> bool:
         """Tell whether as many epochs as the patience lasts brought no better top-1."""
-        found = [row["top1"] for row in self.state.history]
-        waited = len(found) - 1 - found.index(max(found)) if found else 0
-        return self.config.patience is not None and waited >= self.config.patience
+        return self.config.patience is not None and self.state.epochs_since_best() >= self.config.patience
 
-    def _train_epoch(self, keeper: Keeper, listeners: Sequence[Listener], stop: StopRequest) -> dict[str, float]:
-        """Train to the end of the epoch under way and return its loss and last learning rate."""
+    def _train_epoch(self, keeper: Keeper, listeners: Sequence[Listener], stop: StopRequest) -> Accuracy:
+        """Train to the end of the epoch under way and return the accuracy there."""
         state, steps, world = self.state, self.feed.steps, self.feed.world
         self.model.train()
         kept = time.monotonic()
         start = state.step - state.epoch * steps
         pieces = self.feed.pieces(state.epoch, start)
+        clock = _Clock(state.count)
         for step in range(start, steps):
             rate = self.config.rate(state.step, steps)
             loss = self._step(pieces, self.feed.sizes(step), rate)
             report = StepReport(state.epoch, step + 1, steps, self.config.epochs, loss, rate)
             for listener in listeners:
                 listener.step(report)
+            if step + 1 in evaluation_steps(steps, self.config.evaluations)[:-1]:
+                self._measure(state.epoch + (step + 1) / steps, clock, keeper, listeners)
+                self.model.train()
             if any(world.collect(stop.requested)):
                 with world.leader_first():  # torchrun ends all processes once one has ended
                     keeper.last(self)
@@ -192,8 +183,28 @@ class Trainer:
             if time.monotonic() - kept > keeper.seconds:
                 keeper.last(self)
                 kept = time.monotonic()
-        rate = self.config.rate(max(state.step - 1, 0), steps)
-        return {"epoch": state.epoch + 1, "loss": state.loss / max(state.count, 1), "lr": rate}
+        result = self._measure(state.epoch + 1, clock, keeper, listeners)
+        state.end_epoch()
+        return result
+
+    def _measure(self, epochs: float, clock: "_Clock", keeper: Keeper, listeners: Sequence[Listener]) -> Accuracy:
+        """Evaluate the network, tell the metrics, and keep it if it is the best; the state is for the caller to keep.
+
+        It is kept last: once it knows of an evaluation, that one's best network and metrics are written.
+        """
+        state = self.state
+        speed = clock.read(state.count)
+        result = self.evaluate()
+        rate = self.config.rate(max(state.step - 1, 0), self.feed.steps)
+        row = {"epoch": epochs, "loss": state.loss / max(state.count, 1), "lr": rate}
+        row |= {"top1": result.top1, "top5": result.top5}
+        if state.record(row):
+            with self._averaged():
+                keeper.best(self)
+        for listener in listeners:
+            listener.epoch(row | speed)
+        clock.start(state.count)
+        return result
 
     def _step(self, pieces: Iterator[Batch], sizes: Sequence[int], rate: float) -> float:
         """Take one optimisation step and return its loss.
@@ -248,3 +259,20 @@ class Trainer:
                 f"checkpoint is kept: lower --lr (now {self.config.lr}) and use --resume"
             )
         return loss
+
+
+class _Clock:
+    """Measure how fast images are trained on, evaluations left out."""
+
+    def __init__(self, images: int) -> None:
+        self.start(images)
+
+    def start(self, images: int) -> None:
+        """Begin to count behind these images."""
+        self._began, self._images = time.monotonic(), images
+
+    def read(self, images: int) -> dict[str, float]:
+        """Return the seconds since the start, and the images trained on in each."""
+        seconds = time.monotonic() - self._began
+        speed = (images - self._images) / max(seconds, 1e-9)
+        return {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}

@@ -59,10 +59,10 @@ def test_every_option_reaches_the_training(command):
         "--epochs", "2", "-b", "4", "--accumulate", "3", "--mixup", "0.4", "--ema", "0.9", "--patience", "1",
         "--optimizer", "adamw:beta2=0.99", "--no-decay-small", "--group", "*.weight:lr=0.5", "--group", "*.bias:wd=0",
         "--clip-grad-norm", "2", "--lr-schedule", "sgdr:period=3", "--warmup", "1", "--lr-interval", "epoch",
-        "--amp", "bf16", "--channels-last", "--seed", "3",
+        "--amp", "bf16", "--channels-last", "--seed", "3", "--evaluate-times", "2",
     )  # fmt: skip
     assert settings() == {
-        "epochs": 2, "batch_size": 4, "accumulate": 3, "mixup": 0.4, "average": 0.9, "patience": 1,
+        "epochs": 2, "batch_size": 4, "accumulate": 3, "mixup": 0.4, "average": 0.9, "patience": 1, "evaluations": 2,
         "optimizer": "adamw:beta1=0.9,beta2=0.99,eps=1e-08", "decay_small": False, "weight_decay": 1e-4,
         "groups": ["*.weight:lr=0.5", "*.bias:wd=0"], "clip_norm": 2.0,
         "lr": 0.01, "schedule": "sgdr:period=3,growth=2,floor=0", "warmup": 1.0, "interval": "epoch",
@@ -89,13 +89,23 @@ def test_hawqs_quantization_options_reach_the_model(command):
     command(
         "--epochs", "0", "--no-fix-BN", "--fix-BN-threshold", "7", "--act-percentile", "99", "--weight-percentile",
         "98.5", "--no-channel-wise", "--bias-bit", "16", "--quant-mode", "asymmetric", "--fixed-point-quantization",
-        "--act-range-momentum", "-1", "--pad-after-quant",
+        "--act-range-momentum", "-1", "--pad-after-quant", "--bn-momentum", "0.05", "--sign-gradient", "ste",
     )  # fmt: skip
     assert read_checkpoint("run/uniform8/checkpoint.pt")["options"] == {
         "fix_bn": False, "fix_bn_after": 7, "act_quantizer": "percentile", "act_percentile": 99.0,
         "weight_quantizer": "percentile", "weight_percentile": 98.5, "channel_wise": False, "bias_bits": 16,
         "asymmetric": True, "fixed_point": True, "act_range_momentum": -1.0, "pad_after_quant": True,
+        "bn_momentum": 0.05, "sign_gradient": "ste",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("scheme", "given", "fixed"), [
+    ("uniform4", (), True), ("uniform2", (), False),
+    ("uniform2", ("--fix-BN",), True), ("uniform4", ("--no-fix-BN",), False),
+])  # fmt: skip
+def test_statistics_are_fixed_unless_bits_are_few(command, scheme, given, fixed):
+    command("--epochs", "0", "--quant-scheme", scheme, *given)
+    assert read_checkpoint(f"run/{scheme}/checkpoint.pt")["options"]["fix_bn"] is fixed
 
 
 def test_another_scheme_begins_with_the_weights_and_ranges_of_a_checkpoint(command):

@@ -24,6 +24,17 @@ def test_batch_norms_are_fixed_after_so_many_batches():
     assert seen[2].equal(seen[3])
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 1.0])
+def test_a_batch_moves_the_statistics_by_their_momentum(momentum):
+    means = {}
+    for m in (momentum, 1.0):
+        model = calibrated("Residual", "uniform4", fix_bn=False, bn_momentum=m).train()
+        before = model.unit("stem").norm.mean.clone()
+        model(images(8))
+        means[m] = model.unit("stem").norm.mean.clone()
+    assert torch.allclose(means[momentum], before.lerp(means[1.0], momentum), atol=1e-6)  # float32 rounds
+
+
 def test_fixed_batch_norms_never_move():
     model = calibrated("Residual", "uniform4", fix_bn=True).train()
     before = model.unit("conv1").norm.mean.clone()

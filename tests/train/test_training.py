@@ -11,7 +11,7 @@ from hawq.checkpoint import read_checkpoint
 from hawq.data.image_data import ImageData
 from hawq.data.preprocessing import Preprocessing
 from hawq.data.splits import Augment, MemorySplit
-from hawq.errors import HawqError
+from hawq.errors import HawqError, UsageError
 from hawq.graph.trace import trace
 from hawq.qat.checkpoint import load_quantized
 from hawq.quantizers import QuantOptions
@@ -118,6 +118,20 @@ def test_start_epoch_takes_the_schedule_from_there(graph, tmp_path):
     rows = read_checkpoint(tmp_path / "late" / "checkpoint.pt")["history"]
     assert [row["epoch"] for row in rows] == [3]
     assert rows[0]["lr"] == run.config.rate(8, 3) < run.config.rate(2, 3)
+
+
+def test_an_epoch_may_be_evaluated_several_times(graph, tmp_path):
+    run = quantized(graph, tmp_path, epochs=1, evaluations=2)
+    _, result = train_quantized(run, graph, tiny_data(), silent)
+    body = read_checkpoint(tmp_path / "checkpoint.pt")
+    rows = body["history"]
+    assert [row["epoch"] for row in rows] == [2 / 3, 1]  # three steps: after ceil(3 / 2) and at the end
+    assert body["best"] == max(row["top1"] for row in rows) == result.top1
+    assert rows[0]["loss"] != rows[1]["loss"]
+    log = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert [float(line.split(",")[0]) for line in log[1:]] == [2 / 3, 1]
+    with pytest.raises(UsageError, match="--evaluate-times 0 is not allowed"):
+        quantized(graph, tmp_path, evaluations=0)
 
 
 def test_features_are_written_after_the_step_that_is_asked_for(graph, tmp_path):

@@ -76,4 +76,4 @@ class JsonlLog:
 
 
 def _before(rows: _Found, row: _Row) -> _Found:
-    return [old for old in rows if int(old["epoch"]) < row["epoch"]]
+    return [old for old in rows if float(old["epoch"]) < row["epoch"]]

@@ -40,7 +40,9 @@ class MlflowLog:
         """Pass over it."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Log one point of every metric's curve."""
+        """Log one point of every metric's curve at the end of an epoch; steps are whole numbers there."""
+        if row["epoch"] % 1:
+            return
         epoch = int(row["epoch"])
         if self._run is None:
             self._run = self._note.read_text() if epoch > 1 and self._note.is_file() else self._begin()

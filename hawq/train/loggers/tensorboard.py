@@ -36,7 +36,9 @@ class TensorBoardLog:
         """Pass over it."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Write one point of every metric's curve."""
+        """Write one point of every metric's curve at the end of an epoch; steps are whole numbers there."""
+        if row["epoch"] % 1:
+            return
         epoch = int(row["epoch"])
         if self._writer is None:
             self._writer = self._kind(str(self._folder), purge_step=epoch)
