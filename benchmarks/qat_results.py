@@ -36,6 +36,7 @@ from hawq.train.criterion import PLAIN, Distillation
 from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.feed import Feed
 from hawq.train.quantized import QuantizedRun, train_quantized
+from hawq.train.recipes import keeps_statistics
 from hawq.train.schedules import Cosine
 from hawq.train.trainer import Forget, Trainer
 from search import Question, find_scheme, parse_budget
