@@ -126,7 +126,8 @@ def _peers() -> Iterator[None]:
 def world() -> World:
     """Return the world of this process; under torchrun connect to the others.
 
-    Python objects and tensors on the CPU travel through gloo, tensors on a GPU through nccl.
+    Python objects and tensors on the CPU travel through gloo, tensors on a GPU through nccl; HAWQ_DIST_BACKEND names
+    one that carries all of them.
 
     Under torchrun every process computes with one thread unless OMP_NUM_THREADS says otherwise, so that the results do
     not depend on the number of processes.
@@ -134,6 +135,7 @@ def world() -> World:
     if "WORLD_SIZE" not in os.environ:
         return World()
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        usual = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(os.environ.get("HAWQ_DIST_BACKEND", usual))
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     return World(dist.get_rank(), dist.get_world_size())

@@ -1,7 +1,6 @@
 """Assemble the `hawq` command."""
 
 import importlib
-import logging
 import os
 import sys
 import time
@@ -10,6 +9,7 @@ import typer
 
 from hawq import __version__
 from hawq.cli.console import console
+from hawq.cli.processes import hush_followers, is_follower
 from hawq.errors import HawqError
 
 __all__ = ["app", "main"]
@@ -58,13 +58,11 @@ def run(application: typer.Typer) -> None:
     # Under torchrun each process has one thread, however many there are, so that all numbers of them find the same.
     threads = 1 if "WORLD_SIZE" in os.environ else max(1, (os.cpu_count() or 2) - 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    follows = int(os.environ.get("RANK", "0")) > 0
-    console.quiet = follows
-    logging.disable(logging.WARNING if follows else logging.NOTSET)
+    hush_followers()
     try:
         application()
     except HawqError as error:
-        if follows:
+        if is_follower():
             time.sleep(_LEADER_SECONDS)
             console.quiet = False
         console.print(f"[bold red]error:[/bold red] {error}", markup=True, soft_wrap=True)

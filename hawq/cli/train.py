@@ -1,7 +1,10 @@
 """`hawq train`, also `python quant_train.py`: fine-tune a quantized network."""
 
+from functools import partial
+
 from hawq.cli import options as opt
 from hawq.cli.flags import takes_flags
+from hawq.cli.processes import ProcessFlags, take_part
 from hawq.cli.train_flags import (
     DistillFlags,
     LogFlags,
@@ -31,6 +34,7 @@ def train(
     quant: QuantFlags,
     speed: SpeedFlags,
     logs: LogFlags,
+    processes: ProcessFlags,
     size: opt.SizeOption = None,
     mean: opt.MeanOption = None,
     std: opt.StdOption = None,
@@ -60,6 +64,8 @@ def train(
     from hawq.train.quantized import QuantizedRun, evaluate_quantized, train_quantized
     from hawq.train.recipes import quantized_recipe
 
+    device = processes.device(device)
+    take_part(processes, device)
     group = world()
     with group.leader_first():
         session = open_session(
@@ -85,9 +91,9 @@ def train(
     if training.evaluate:
         _, result = evaluate_quantized(run, session.graph, session.data, group)
     else:
-        title = f"training {bits.scheme}"
+        followed = partial(training_progress, f"training {bits.scheme}", logs.print_freq)
         try:
-            _, result = train_quantized(run, session.graph, session.data, lambda: training_progress(title), group)
+            _, result = train_quantized(run, session.graph, session.data, followed, group)
         except KeyboardInterrupt:
             console.print(
                 f"stopped; every step so far is kept: go on with --resume {folder / 'checkpoint.pt'}", soft_wrap=True

@@ -195,11 +195,16 @@ class SpeedFlags:
 
 @dataclass(frozen=True)
 class LogFlags:
-    """Where the metrics go besides metrics.csv and metrics.jsonl."""
+    """What is said while it trains, and where the metrics go besides metrics.csv and metrics.jsonl."""
 
     tensorboard: Annotated[
         bool, _option(_LOGS, "--tensorboard", help="Write TensorBoard's events beside the checkpoint.")
     ] = False
+    print_freq: Annotated[
+        int | None,
+        _option(_LOGS, "--print-freq", "-p", min=1, metavar="STEPS", help="Print a line after every so many steps.",
+                show_default="a bar on a terminal, else a line a minute"),
+    ] = None  # fmt: skip
     mlflow: Annotated[bool, _option(_LOGS, "--mlflow", help="Log to MLflow, at MLFLOW_TRACKING_URI.")] = False
 
 

@@ -42,18 +42,26 @@ class _Bar:
 
 
 class _Lines(_Bar):
-    """Print where a long epoch stands once a minute, with the time left by the steps of this process."""
+    """Print where a long epoch stands, with the time left by the steps of this process.
 
-    def __init__(self, bars: rich.progress.Progress, title: str) -> None:
+    Args:
+        bars: where epochs are told.
+        title: of the training.
+        every: steps between two lines; None: a minute.
+    """
+
+    def __init__(self, bars: rich.progress.Progress, title: str, every: int | None) -> None:
         super().__init__(bars, title)
+        self._every = every
         self._began = self._printed = time.monotonic()
         self._first: int | None = None
 
     def step(self, report: StepReport) -> None:
-        """Print a line where the last one is a minute old."""
+        """Print a line where one is due."""
         now = time.monotonic()
         self._first = report.done - 1 if self._first is None else self._first
-        if now - self._printed < _LINE_SECONDS:
+        due = now - self._printed >= _LINE_SECONDS if self._every is None else report.done % self._every == 0
+        if not due:
             return
         self._printed = now
         left = (now - self._began) / (report.done - self._first) * (report.total - report.done)
@@ -65,7 +73,7 @@ class _Lines(_Bar):
 
 
 @contextmanager
-def training_progress(title: str) -> Iterator[Listener]:
-    """Follow a training on stderr."""
+def training_progress(title: str, every: int | None = None) -> Iterator[Listener]:
+    """Follow a training on stderr: a bar on a terminal, lines elsewhere, or a line after every so many steps."""
     with progress() as bars:
-        yield _Bar(bars, title) if console.is_terminal else _Lines(bars, title)
+        yield _Bar(bars, title) if console.is_terminal and every is None else _Lines(bars, title, every)
