@@ -77,8 +77,8 @@ def compare(name: str, data: Path, work: Path, epochs: int, quantizer: str, quic
 
     def row(kind: str, epochs: int, method: str, criterion: Criterion | None = None) -> None:
         started = time.monotonic()
-        config = TrainConfig(epochs, lr=0.005, batch_size=32, schedule=Cosine(), clip_norm=5.0)
-        options = QuantOptions(weight_quantizer=method, act_quantizer=method)
+        config = TrainConfig(epochs, lr=0.01, batch_size=32, schedule=Cosine(), clip_norm=5.0)
+        options = QuantOptions(fix_bn=False, weight_quantizer=method, act_quantizer=method)
         extra = {} if criterion is None else {"criterion": criterion}
         run = QuantizedRun(Beginning(bits, options), config, work / f"{name}-{kind.replace(' ', '-')}", **extra)
         _, found = train_quantized(run, graph, images, lambda: training_progress(f"{name} {kind}"))
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where checkpoints are kept; a temporary folder by default")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--quantizer", default="lsq")
+    parser.add_argument("--quantizer", default="lsq+")
     parser.add_argument(
         "--quick", action="store_true", help="36 images to train on, 30 to test: that it runs, not how well"
     )
