@@ -248,6 +248,16 @@ class QuantFlags:
     channel_wise: Annotated[
         bool, _option(_QUANT, "--channel-wise/--no-channel-wise", help="A weight scale for every output channel.")
     ] = True
+    weight_group: Annotated[
+        int | None,
+        _option(_QUANT, "--weight-group", min=0, metavar="N", help="A weight scale for N output channels; 0: a layer.",
+                show_default="1"),
+    ] = None  # fmt: skip
+    weight_norm: Annotated[
+        str,
+        _option(_QUANT, "--weight-norm", metavar="NAME",
+                help="Of weights that share a scale, before they are quantized: none, mean, var or var-mean."),
+    ] = "none"  # fmt: skip
     bias_bit: Annotated[
         int, _option(_QUANT, "--bias-bit", min=0, max=32, help="Bits of bias codes; 0 and 32: all there are.")
     ] = 32
@@ -274,6 +284,12 @@ class QuantFlags:
         int | None,
         _option(_QUANT, "--fix-BN-threshold", min=0, metavar="BATCHES", help="Fold them after so many, in any case."),
     ] = None
+    step_gradient: Annotated[
+        str,
+        _option(_QUANT, "--step-gradient", metavar="NAME",
+                help="Factor on gradients of what is learned: paper, none, fan-scale, scale-fan, element-scale or "
+                "scale-element (docs/quantizers/lsq.md)."),
+    ] = "paper"  # fmt: skip
     sign_gradient: Annotated[
         str, _option(_QUANT, "--sign-gradient", help="Of binary activations: identity, ste, triangle or ste-scale.")
     ] = "triangle"
@@ -306,12 +322,28 @@ class QuantFlags:
             act_quantizer=activation,
             weight_percentile=weight_percentile,
             act_percentile=act_percentile,
-            channel_wise=self.channel_wise,
+            weight_group=self._weight_group(),
+            weight_norm=self.weight_norm,
             bias_bits=self.bias_bit or 32,
             pad_after_quant=self.pad_after_quant,
+            step_gradient=self.step_gradient,
             sign_gradient=self.sign_gradient,
             fixed_point=self.fixed_point_quantization,
         )
+
+    def _weight_group(self) -> int:
+        """Return the output channels that share a scale, 0 for all of a layer.
+
+        Raises:
+            UsageError: both options speak of them and disagree.
+        """
+        if self.weight_group is None:
+            return 1 if self.channel_wise else 0
+        if not self.channel_wise and self.weight_group:
+            raise UsageError(
+                f"--no-channel-wise and --weight-group {self.weight_group} exclude each other; leave one out"
+            )
+        return self.weight_group
 
 
 def _range_rule(kind: str, name: str | None, percentile: float) -> tuple[str, float]:

@@ -1,6 +1,7 @@
 """Decide, from the graph and the bit config, which quantizer every tensor and every unit's weights get."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hawq.bitconfig import BitConfig, UnitQuantizers
@@ -8,7 +9,7 @@ from hawq.errors import HawqError, UsageError
 from hawq.graph.ir import Conv2d, FloatGraph, Linear, Norm
 from hawq.graph.structure import Domain, find_domains, pinned_units
 from hawq.integer.ops import STREAM_BITS
-from hawq.quantizers import ActivationGrid, QuantOptions, activation_quantizer, weight_quantizer
+from hawq.quantizers import ActivationGrid, QuantOptions, WeightNorm, activation_quantizer, weight_quantizer
 
 __all__ = ["ActivationSpec", "QuantOptions", "QuantPlan", "WeightSpec", "plan"]
 
@@ -27,10 +28,12 @@ class ActivationSpec:
 
 @dataclass(frozen=True)
 class WeightSpec:
-    """Bits and method of the weights of one unit."""
+    """Bits and method of the weights of one unit, and their `QuantOptions.weight_group` and `weight_norm`."""
 
     bits: int
     quantizer: str = _DEFAULT
+    group: int = 1
+    norm: str = WeightNorm.NONE.value
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def plan(graph: FloatGraph, bits: BitConfig, options: QuantOptions) -> QuantPlan
     Raises:
         HawqError: a unit has no bits, units that read one tensor ask for different bits or quantizers, or a quantizer
             does not have the width it is asked for.
-        UsageError: no such quantizer.
+        UsageError: no such quantizer, groups do not divide the channels of a unit, or normalising would leave it none.
     """
     missing = [name for name in graph.units if name not in bits.units]
     if missing:
@@ -97,19 +100,23 @@ class _Choice:
     """Choose bits and quantizers of units, and check that they go together."""
 
     def __init__(self, graph: FloatGraph, bits: BitConfig, options: QuantOptions) -> None:
-        self._bits, self._options, self._pinned = bits, options, pinned_units(graph)
+        self._graph, self._bits, self._options, self._pinned = graph, bits, options, pinned_units(graph)
 
     def weights(self, name: str) -> WeightSpec:
         """Return the quantizer of a unit's weights; a lone batch norm has the default one."""
         if name not in self._bits.units:
             return WeightSpec(_DEFAULT_BITS)
         width = self._bits.units[name].weight
-        quantizer = self._named(name).weight
+        quantizer, group, norm = self._named(name).weight, self._options.weight_group, self._options.weight_norm
         if quantizer is None:
             pinned = name in self._pinned and not weight_quantizer(self._options.weight_quantizer).everywhere
             quantizer = _DEFAULT if pinned else self._options.weight_quantizer
         _check_width(f"{name}: weight", quantizer, weight_quantizer(quantizer).widths, width)
-        return WeightSpec(width, quantizer)
+        if name in self._pinned:
+            return WeightSpec(width, quantizer, min(group, 1))
+        shape = self._graph.tensors[self._graph.units[name].op.weight].shape  # type: ignore[attr-defined]
+        _check_rows(name, shape, group, WeightNorm(norm))
+        return WeightSpec(width, quantizer, group, norm)
 
     def shared_bits(self, domain: Domain) -> int:
         """Return the bits in which all units read a domain."""
@@ -149,6 +156,22 @@ def _check_width(where: str, quantizer: str, widths: range, width: int) -> None:
         raise UsageError(
             f"{where} quantizer {quantizer} cannot have {width} bits, allowed are {allowed}; choose another scheme "
             "or another quantizer"
+        )
+
+
+def _check_rows(name: str, shape: Sequence[int], group: int, norm: WeightNorm) -> None:
+    """Check that groups divide the channels of a unit's weights, (O, ...), and hold enough to be normalised."""
+    channels = shape[0]
+    if group and channels % group:
+        divisors = [n for n in range(1, channels + 1) if channels % n == 0]
+        raise UsageError(
+            f"{name}: {channels} output channels do not part into weight groups of {group}; allowed are "
+            f"{', '.join(map(str, divisors))}, and 0 for the layer"
+        )
+    if norm.centres and math.prod(shape[1:]) * (group or channels) == 1:
+        raise UsageError(
+            f"{name}: weight norm {norm.value} takes the mean from a single weight, which leaves 0; choose var, or "
+            "larger weight groups"
         )
 
 

@@ -1,7 +1,7 @@
 """Hold one unit while it is trained: float weights, batch norm, and the fake quantization of the folded weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,7 @@ class QuantizedUnit(nn.Module):
         op: ir.Conv2d, ir.Linear or ir.Norm; a lone norm is a depthwise 1x1 convolution whose weights are ones.
         tensors: of the float graph; copied.
         norm: tensors of the op's batch norm, if it has one.
-        spec: bits and quantizer of the weights.
+        spec: bits and quantizer of the weights; its group and norm stand in for those of the options.
         options: of the network.
     """
 
@@ -96,7 +96,8 @@ class QuantizedUnit(nn.Module):
         elif norm is not None:
             self.register_buffer("weight", torch.ones(norm.mean.numel(), 1, 1, 1))
         self.norm = None if norm is None else FoldedNorm(norm, options.bn_momentum)
-        self.quantizer = weight_quantizer(spec.quantizer)(spec.bits, self.weight.detach(), options)
+        own = replace(options, weight_group=spec.group, weight_norm=spec.norm)
+        self.quantizer = weight_quantizer(spec.quantizer)(spec.bits, self.weight.detach(), own)
 
     @classmethod
     def of(cls, graph: ir.FloatGraph, name: str, spec: WeightSpec, options: QuantOptions) -> "QuantizedUnit":

@@ -16,7 +16,9 @@ from hawq.quantizers import (  # noqa: F401  # they register themselves
     xnor_plus,
 )
 from hawq.quantizers.activation import ActivationQuantizer, UniformActivation
+from hawq.quantizers.gradients import StepGradient
 from hawq.quantizers.grid import ActivationGrid
+from hawq.quantizers.normalise import WeightNorm
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.registry import (
     ACTIVATION_QUANTIZERS,
@@ -36,7 +38,9 @@ __all__ = [
     "ActivationQuantizer",
     "QuantOptions",
     "SignGradient",
+    "StepGradient",
     "UniformActivation",
+    "WeightNorm",
     "WeightQuantizer",
     "activation_quantizer",
     "register_activation",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hawq.errors import HawqError
 from hawq.integer.ops import TensorType
 from hawq.quantizers.fake import fake_quantize
+from hawq.quantizers.gradients import StepGradient
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.options import QuantOptions
 
@@ -85,6 +86,15 @@ class ActivationQuantizer(nn.Module, ABC):
                     (self.calibrate if self.calibrating else self.observe)(value.detach())
                     self.seen += self.calibrating
             return self.quantize(value)
+
+    def gradient_factor(self, value: Tensor, highest: int = 1) -> float:
+        """Return what the gradient of a learned number is multiplied by.
+
+        Args:
+            value: (N, C, ...) or (N,).
+            highest: code, of uniform ones.
+        """
+        return StepGradient(self.options.step_gradient).factor(value[0].numel(), value.shape[1:2].numel(), highest)
 
     def _average(self, kept: Tensor, found: Tensor) -> None:
         """Make `kept` the mean over the batches of the calibration, given what is found in this one."""

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from hawq.quantizers.gradients import scale_gradient
 from hawq.quantizers.grid import ActivationGrid
-from hawq.quantizers.lsq import step_gradient_scale
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.surrogates import SignGradient, binary_sign
 from hawq.quantizers.threshold import ThresholdActivation
@@ -23,7 +22,7 @@ class BinaryActivation(ThresholdActivation):
     begins at mean|x - t|, XNOR's for t = 0.
 
     Gradients: to x that of the sign at (x - t) / s, in the form that `sign_gradient` names; to t its negative sum,
-    times 1 / sqrt(values of an image).
+    times the factor that `step_gradient` names.
     """
 
     widths = range(1, 2)
@@ -66,7 +65,7 @@ class BinaryActivation(ThresholdActivation):
 
     def quantize(self, value: Tensor) -> Tensor:
         """Return s * sign(x - t)."""
-        factor = step_gradient_scale(value[0].numel(), 1)
+        factor = self.gradient_factor(value)
         centred = value - scale_gradient(self.threshold, factor)
         return scale_gradient(self._scale(), factor) * binary_sign(centred / self.step(), self.gradient)
 

@@ -10,7 +10,7 @@ from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.lsq import quantize_by_step
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.registry import register_activation, register_weight
-from hawq.quantizers.weight import WeightQuantizer, channel_floor, per_channel
+from hawq.quantizers.weight import WeightQuantizer, channel_floor
 
 __all__ = ["DorefaActivation", "DorefaWeight"]
 
@@ -52,8 +52,8 @@ class DorefaWeight(WeightQuantizer):
     """Quantize t = tanh(w) / (2 m) + 1/2, m = max |tanh w|, with n = 2^b - 1 steps: m (2 rint(n t) / n - 1).
 
     Its integers are the odd numbers -n, -n + 2, ... n, so there is no zero; with 8 bits they would leave int8. One
-    bit is sign(w) * mean |w|, the gradient passing unchanged. The maximum and the mean are those of an output channel,
-    or of the layer where `channel_wise` is off, as in the paper.
+    bit is sign(w) * mean |w|, the gradient passing unchanged. The maximum and the mean are those of a row; the paper
+    has one for a layer.
 
     The paper leaves the factor m out, which batch norm takes out again; with it a network trained in floats keeps
     working, with its batch norm fixed or without any. No gradient passes it, so gradients are m times the paper's.
@@ -61,23 +61,19 @@ class DorefaWeight(WeightQuantizer):
 
     widths = range(1, 8)
 
-    def scale(self, weight: Tensor) -> Tensor:
-        """Return m / (2^b - 1), or mean |w| of one bit, float32, (O,)."""
-        rows = self._rows(weight.detach().float())
+    def row_scale(self, rows: Tensor) -> Tensor:
+        """Return m / (2^b - 1), or mean |w| of one bit, float32, (R,)."""
+        rows = rows.detach()
         limits = rows.abs().mean(1) if self.bits == 1 else torch.tanh(rows).abs().amax(1) / ((1 << self.bits) - 1)
-        return channel_floor(limits).expand(len(weight))
+        return channel_floor(limits)
 
-    def quantize(self, weight: Tensor) -> Tensor:
-        """Return the fake-quantized weights, with the gradients of the paper."""
-        scale = per_channel(self.scale(weight), weight)
+    def quantize(self, rows: Tensor) -> Tensor:
+        """Return the fake-quantized rows, with the gradients of the paper."""
+        scale = self.row_scale(rows)[:, None]
         if self.bits == 1:
-            sign = torch.where(weight.detach() >= 0, scale, -scale)
-            return sign + (weight - weight.detach())
+            sign = torch.where(rows.detach() >= 0, scale, -scale)
+            return sign + (rows - rows.detach())
         steps = (1 << self.bits) - 1
-        bounded = torch.tanh(self._rows(weight))
+        bounded = torch.tanh(rows)
         unit = bounded / (2 * channel_floor(bounded.abs().amax(1))[:, None]) + 0.5
-        return (2 * round_through(steps * unit) - steps).view_as(weight) * scale
-
-    def _rows(self, weight: Tensor) -> Tensor:
-        """Return what shares a maximum as rows, (O, n) or (1, O n)."""
-        return weight.flatten(1) if self.options.channel_wise else weight.reshape(1, -1)
+        return (2 * round_through(steps * unit) - steps) * scale

@@ -2,9 +2,7 @@
 
 from torch import Tensor, nn
 
-from hawq.quantizers.gain import channel_rows
 from hawq.quantizers.gradients import scale_gradient
-from hawq.quantizers.lsq import step_gradient_scale
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.registry import register_activation, register_weight
 from hawq.quantizers.staircase import StaircaseActivation, corners_of, staircase
@@ -31,19 +29,18 @@ class FatnnActivation(StaircaseActivation):
 
 @register_weight("fatnn")
 class FatnnWeight(TernaryGain):
-    """Learn both steps of every output channel: t = round(clip(a_0 w, -1, 0)) + round(clip(a_1 w, 0, 1)).
+    """Learn both steps of every row: t = round(clip(a_0 w, -1, 0)) + round(clip(a_1 w, 0, 1)).
 
-    They begin 1.4 mean|w_c| wide, with thresholds at 0.7. The gradient to a weight is gain_c * a where the clip lets it
-    through; gradients of widths 1/a are scaled by 1 / sqrt(the weights they serve).
+    They begin 1.4 mean|w| wide, with thresholds at 0.7. The gradient to a weight is the gain times a where the clip
+    lets it through; gradients of widths 1/a are scaled as `step_gradient` says.
     """
 
     def __init__(self, bits: int, weight: Tensor, options: QuantOptions) -> None:
         super().__init__(bits, weight, options)
-        width = 2 * channel_floor(ternary_threshold(channel_rows(weight, options)))
+        width = 2 * channel_floor(ternary_threshold(self.rows(weight.detach())))
         self.step_widths = nn.Parameter(width[:, None].repeat(1, 2))
 
-    def integers(self, weight: Tensor) -> Tensor:
-        """Return t, float32, (O, ...)."""
-        factor = step_gradient_scale(weight.numel() // len(self.step_widths), 1)
-        corners = scale_gradient(corners_of(self.step_widths, -1), factor)
-        return staircase(weight, corners.view(-1, *(1,) * (weight.dim() - 1), 3)) - 1
+    def integers(self, rows: Tensor) -> Tensor:
+        """Return t, float32, (R, n)."""
+        corners = scale_gradient(corners_of(self.step_widths, -1), self.gradient_factor(rows))
+        return staircase(rows, corners[:, None]) - 1

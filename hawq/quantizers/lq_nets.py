@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hawq.quantizers.gain import channel_rows
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.percentile import thinned
 from hawq.quantizers.registry import register_activation, register_weight
 from hawq.quantizers.surrogates import substitute
 from hawq.quantizers.threshold import ThresholdActivation, reached
-from hawq.quantizers.weight import WeightQuantizer, channel_floor, per_channel
+from hawq.quantizers.weight import WeightQuantizer, channel_floor
 
 __all__ = ["LevelTable", "LqNetsActivation", "LqNetsWeight", "code_vectors", "fit_basis", "start_basis"]
 
@@ -153,7 +152,7 @@ class LqNetsActivation(ThresholdActivation):
 
 @register_weight("lq-nets")
 class LqNetsWeight(WeightQuantizer):
-    """Follow the weights of every output channel with a basis of K numbers; levels are +-v_1 +- .. +- v_K.
+    """Follow every row of weights with a basis of K numbers; levels are +-v_1 +- .. +- v_K.
 
     Bases are fitted to the weights at the start; every training step moves them, v <- 0.9 v + 0.1 v*. The gradient
     passes to the weights unchanged.
@@ -167,21 +166,20 @@ class LqNetsWeight(WeightQuantizer):
     def __init__(self, bits: int, weight: Tensor, options: QuantOptions) -> None:
         super().__init__(bits, weight, options)
         vectors = code_vectors(bits, signed=True).to(weight.device)
-        self.register_buffer("basis", start_basis(channel_rows(weight, options), vectors, 127))
+        self.register_buffer("basis", start_basis(self.rows(weight.detach()), vectors, 127))
         self.register_buffer("vectors", vectors, persistent=False)
 
-    def scale(self, weight: Tensor) -> Tensor:
-        """Return the scales of the level tables, float32, (O,)."""
-        return self._table().scale.expand(len(weight))
+    def row_scale(self, rows: Tensor) -> Tensor:
+        """Return the scales of the level tables, float32, (R,)."""
+        return self._table().scale
 
-    def quantize(self, weight: Tensor) -> Tensor:
+    def quantize(self, rows: Tensor) -> Tensor:
         """Return the nearest levels; a training step moves the bases first."""
         if self.training and torch.is_grad_enabled():
-            fitted = fit_basis(channel_rows(weight, self.options), self.basis, self.vectors, 127)
-            self.basis.lerp_(fitted, _MOVE)
-        rows, table = channel_rows(weight, self.options), self._table()
-        codes = table.codes.gather(1, reached(rows, table.thresholds[:, None]).long()).view_as(weight)
-        return substitute(codes * per_channel(self.scale(weight), weight), weight)
+            self.basis.lerp_(fit_basis(rows.detach(), self.basis, self.vectors, 127), _MOVE)
+        table = self._table()
+        codes = table.codes.gather(1, reached(rows.detach(), table.thresholds[:, None]).long())
+        return substitute(codes * table.scale[:, None], rows)
 
     def _table(self) -> LevelTable:
         return LevelTable.of(self.basis, self.vectors, 127)

@@ -11,9 +11,9 @@ from hawq.quantizers.gradients import scale_gradient
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.registry import register_activation, register_weight
-from hawq.quantizers.weight import WeightQuantizer, channel_floor, per_channel, weight_limit
+from hawq.quantizers.weight import WeightQuantizer, channel_floor, weight_limit
 
-__all__ = ["LsqActivation", "LsqWeight", "quantize_by_step", "step_gradient_scale"]
+__all__ = ["LsqActivation", "LsqWeight", "quantize_by_step"]
 
 _SMALLEST_STEP = 2.0**-24
 """Of an activation: with it ratios of scales stay dyadic numbers."""
@@ -80,16 +80,6 @@ def quantize_by_step(
     return _QuantizeByStep.apply(value, step, offset, zero_point, lo, hi)  # type: ignore[no-any-return]
 
 
-def step_gradient_scale(count: int, hi: int) -> float:
-    """Return 1 / sqrt(N Qp): with it a step moves, relative to its size, as much as the weights do (section 2.2).
-
-    Args:
-        count: N, weights that share the step, or values of an activation in one image.
-        hi: Qp, the highest code.
-    """
-    return 1 / math.sqrt(count * hi)
-
-
 @register_activation("lsq")
 class LsqActivation(UniformActivation):
     """Learn the step of a tensor.
@@ -108,9 +98,9 @@ class LsqActivation(UniformActivation):
         self._average(self.step_size, 2 * value.abs().mean() / math.sqrt(hi))
 
     def quantize(self, value: Tensor) -> Tensor:
-        """Return the fake-quantized value; the gradient of the step is scaled by 1 / sqrt(values of an image * Qp)."""
+        """Return the fake-quantized value; the gradient of the step is scaled as `step_gradient` says."""
         lo, hi = self.grid.codes(self.bits)
-        step = scale_gradient(self._positive(), step_gradient_scale(value[0].numel(), hi))
+        step = scale_gradient(self._positive(), self.gradient_factor(value, hi))
         return quantize_by_step(value, step, lo, hi)
 
     def scale_and_zero_point(self) -> tuple[Tensor, int]:
@@ -123,7 +113,7 @@ class LsqActivation(UniformActivation):
 
 @register_weight("lsq")
 class LsqWeight(WeightQuantizer):
-    """Learn the step of every output channel, or of the layer where `channel_wise` is off, as in the paper.
+    """Learn the step of every row; the paper has one for a layer.
 
     Codes are all that b bits hold, -2^(b-1) .. 2^(b-1) - 1; of 8 bits all but -128, whose negative int8 lacks when
     batch norm turns the sign of a channel. Steps are magnitudes of the parameters, at least 2^-16 of the layer's
@@ -133,22 +123,20 @@ class LsqWeight(WeightQuantizer):
     def __init__(self, bits: int, weight: Tensor, options: QuantOptions) -> None:
         super().__init__(bits, weight, options)
         self.lo, self.hi = -min(1 << (bits - 1), 127), weight_limit(bits)
-        rows = weight.detach().float().flatten(1)
-        self.step_size = nn.Parameter(self.start(rows if options.channel_wise else rows.reshape(1, -1)))
+        self.step_size = nn.Parameter(self.start(self.rows(weight.detach())))
 
     def start(self, rows: Tensor) -> Tensor:
         """Return the steps to begin with, 2 mean|w| / sqrt(Qp), (R,), of rows of weights, (R, n)."""
         return 2 * rows.abs().mean(1) / math.sqrt(self.hi)
 
-    def scale(self, weight: Tensor) -> Tensor:
-        """Return the steps, float32, (O,)."""
-        return self._positive().detach().expand(len(weight))
+    def row_scale(self, rows: Tensor) -> Tensor:
+        """Return the steps, float32, (R,)."""
+        return self._positive().detach()
 
-    def quantize(self, weight: Tensor) -> Tensor:
-        """Return the fake-quantized weights; the gradient of a step is scaled by 1 / sqrt(its weights * Qp)."""
-        factor = step_gradient_scale(weight.numel() // len(self.step_size), self.hi)
-        step = scale_gradient(self._positive(), factor)
-        return quantize_by_step(weight, per_channel(step, weight), self.lo, self.hi)
+    def quantize(self, rows: Tensor) -> Tensor:
+        """Return the fake-quantized rows; the gradient of a step is scaled as `step_gradient` says."""
+        step = scale_gradient(self._positive(), self.gradient_factor(rows, self.hi))
+        return quantize_by_step(rows, step[:, None], self.lo, self.hi)
 
     def _positive(self) -> Tensor:
         return channel_floor(self.step_size.abs())

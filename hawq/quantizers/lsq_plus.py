@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from hawq.quantizers.gradients import scale_gradient
 from hawq.quantizers.grid import ActivationGrid
-from hawq.quantizers.lsq import LsqActivation, LsqWeight, quantize_by_step, step_gradient_scale
+from hawq.quantizers.lsq import LsqActivation, LsqWeight, quantize_by_step
 from hawq.quantizers.mse import best_range
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.registry import register_activation, register_weight
@@ -38,11 +38,11 @@ class LsqPlusActivation(LsqActivation):
             self._average(self.offset, low.clamp(max=0))
 
     def quantize(self, value: Tensor) -> Tensor:
-        """Return the fake-quantized value; both gradients are scaled by 1 / sqrt(values of an image * Qp)."""
+        """Return the fake-quantized value; both gradients are scaled as `step_gradient` says."""
         if self.offset is None:
             return super().quantize(value)
         lo, hi = self.grid.codes(self.bits)
-        factor = step_gradient_scale(value[0].numel(), hi)
+        factor = self.gradient_factor(value, hi)
         step, offset = scale_gradient(self._positive(), factor), scale_gradient(self.offset, factor)
         return quantize_by_step(value, step, lo, hi, offset, self.scale_and_zero_point()[1])
 

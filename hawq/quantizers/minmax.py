@@ -8,7 +8,7 @@ from hawq.quantizers.fake import fake_quantize
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.registry import register_activation, register_weight
-from hawq.quantizers.weight import WeightQuantizer, per_channel, scale_over, weight_limit
+from hawq.quantizers.weight import WeightQuantizer, scale_over, weight_limit
 
 __all__ = ["MinMaxActivation", "MinMaxWeight"]
 
@@ -65,25 +65,19 @@ class MinMaxActivation(UniformActivation):
 
 @register_weight("minmax")
 class MinMaxWeight(WeightQuantizer):
-    """Let the largest magnitude of a channel be its largest code: scale = max |w_c| / (2^(b-1) - 1)."""
+    """Let the largest magnitude of a row be its largest code: scale = max |w| / (2^(b-1) - 1)."""
 
     everywhere = True
 
     def limits(self, rows: Tensor) -> Tensor:
-        """Return the largest magnitude of each row that is not clipped, (R,).
-
-        Args:
-            rows: float, (R, n): the weights of the output channels, or all of the layer as one row.
-        """
+        """Return the largest magnitude of each row, (R, n), that is not clipped, (R,)."""
         return rows.abs().amax(dim=1)
 
-    def scale(self, weight: Tensor) -> Tensor:
-        """Return the scales, float32, (O,), of weights (O, ...)."""
-        rows = weight.detach().float().flatten(1)
-        limits = self.limits(rows if self.options.channel_wise else rows.reshape(1, -1))
-        return scale_over(limits.expand(len(rows)), self.bits)
+    def row_scale(self, rows: Tensor) -> Tensor:
+        """Return the scales, float32, (R,), of rows (R, n)."""
+        return scale_over(self.limits(rows.detach()), self.bits)
 
-    def quantize(self, weight: Tensor) -> Tensor:
+    def quantize(self, rows: Tensor) -> Tensor:
         """Return scale * code; the gradient passes rounding and clipping unchanged."""
         limit = weight_limit(self.bits)
-        return fake_quantize(weight, per_channel(self.scale(weight), weight), 0, -limit, limit)
+        return fake_quantize(rows, self.row_scale(rows)[:, None], 0, -limit, limit)

@@ -89,7 +89,7 @@ class MseActivation(MinMaxActivation):
 
 @register_weight("mse")
 class MseWeight(MinMaxWeight):
-    """Clip a channel's weights at the share of their largest magnitude that quantizes with the least squared error.
+    """Clip a row of weights at the share of their largest magnitude that quantizes with the least squared error.
 
     The share is found once, when the quantizer is built; the magnitude is that of the present weights.
     """
@@ -98,8 +98,7 @@ class MseWeight(MinMaxWeight):
 
     def __init__(self, bits: int, weight: Tensor, options: QuantOptions) -> None:
         super().__init__(bits, weight, options)
-        rows = weight.detach().float().flatten(1)
-        rows = rows if options.channel_wise else rows.reshape(1, -1)
+        rows = self.rows(weight.detach())
         top, limit = rows.abs().amax(dim=1), weight_limit(bits)
         found = least_error(rows, lambda r: fake_quantize(rows, scale_over(top * r, bits)[:, None], 0, -limit, limit))
         self.register_buffer("ratio", found)

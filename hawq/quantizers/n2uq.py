@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from hawq.quantizers.gain import channel_rows
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.registry import register_activation, register_weight
 from hawq.quantizers.staircase import StaircaseActivation
 from hawq.quantizers.surrogates import substitute
-from hawq.quantizers.weight import WeightQuantizer, channel_floor, per_channel
+from hawq.quantizers.weight import WeightQuantizer, channel_floor
 
 __all__ = ["N2uqActivation", "N2uqWeight"]
 
@@ -43,20 +42,19 @@ class N2uqActivation(StaircaseActivation):
 class N2uqWeight(WeightQuantizer):
     """Quantize to 2^b evenly spaced levels, none at zero, over a range that fills them evenly (section 3.3).
 
-    With m = mean|w_c| and r = m (2^b - 1) / 2^(b-1), a weight is clipped to +-r and rounded to the nearest of the
+    With m = mean|w| and r = m (2^b - 1) / 2^(b-1), a weight is clipped to +-r and rounded to the nearest of the
     odd multiples of r / (2^b - 1) = m / 2^(b-1). The gradient is 1 where |w| <= r, else 0; m has none.
     """
 
     widths = range(2, 5)
 
-    def scale(self, weight: Tensor) -> Tensor:
-        """Return m / 2^(b-1), float32, (O,)."""
-        mean = channel_rows(weight, self.options).abs().mean(1)
-        return channel_floor(mean).expand(len(weight)) / (1 << (self.bits - 1))
+    def row_scale(self, rows: Tensor) -> Tensor:
+        """Return m / 2^(b-1), float32, (R,)."""
+        return channel_floor(rows.detach().abs().mean(1)) / (1 << (self.bits - 1))
 
-    def quantize(self, weight: Tensor) -> Tensor:
-        """Return scale_c * k, k odd, -(2^b - 1) .. 2^b - 1."""
-        scale, top = per_channel(self.scale(weight), weight), (1 << self.bits) - 1
-        clipped = (weight / scale).clamp(-top, top)
+    def quantize(self, rows: Tensor) -> Tensor:
+        """Return scale * k, k odd, -(2^b - 1) .. 2^b - 1."""
+        scale, top = self.row_scale(rows)[:, None], (1 << self.bits) - 1
+        clipped = (rows / scale).clamp(-top, top)
         odd = 2 * torch.round((clipped + top) / 2) - top
         return substitute(odd * scale, clipped * scale)

@@ -1,8 +1,11 @@
 """Choose how a network is quantized while it is trained."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 from hawq.errors import UsageError
+from hawq.quantizers.gradients import StepGradient
+from hawq.quantizers.normalise import WeightNorm
 from hawq.quantizers.surrogates import SignGradient
 
 __all__ = ["QuantOptions"]
@@ -23,10 +26,15 @@ class QuantOptions:
         act_quantizer: name in `hawq.quantizers.ACTIVATION_QUANTIZERS`.
         weight_percentile: of `percentile` weights: the largest magnitude that is not clipped, percent, above 50.
         act_percentile: of `percentile` activations, alike.
-        channel_wise: give every output channel a scale of its own; otherwise a layer's weights share one.
+        weight_group: neighbouring output channels whose weights share a scale; 0: those of a layer. Of the units pinned
+            to 8 bits every channel has a scale, unless it is 0.
+        weight_norm: of the weights that share a scale, before they are quantized, one of
+            `hawq.quantizers.WeightNorm`'s values; the units pinned to 8 bits have none.
         bias_bits: of bias codes, at scale sx * sw: 2..32.
         pad_after_quant: pad quantized maps with zero (1603.05279) instead of quantizing padded ones; differs where zero
             has no code, as in binary maps.
+        step_gradient: factor of the gradients of learned steps, gains and thresholds, one of
+            `hawq.quantizers.StepGradient`'s values.
         sign_gradient: of binary activations, one of `hawq.quantizers.SignGradient`'s values.
         fixed_point: evaluate by fake quantization in float32 instead of integers.
     """
@@ -40,9 +48,11 @@ class QuantOptions:
     act_quantizer: str = "minmax"
     weight_percentile: float = 99.9
     act_percentile: float = 99.9
-    channel_wise: bool = True
+    weight_group: int = 1
+    weight_norm: str = WeightNorm.NONE.value
     bias_bits: int = 32
     pad_after_quant: bool = False
+    step_gradient: str = StepGradient.PAPER.value
     sign_gradient: str = SignGradient.TRIANGLE.value
     fixed_point: bool = False
 
@@ -59,8 +69,14 @@ class QuantOptions:
         for name in ("weight_percentile", "act_percentile"):
             if not 50 < getattr(self, name) <= 100:
                 raise UsageError(f"{name.replace('_', ' ')} {getattr(self, name)}: allowed are numbers in (50, 100]")
-        gradients = [kind.value for kind in SignGradient]
-        if self.sign_gradient not in gradients:
-            raise UsageError(f"sign gradient {self.sign_gradient!r} does not exist; there are {', '.join(gradients)}")
+        kinds: dict[str, type[Enum]] = {
+            "weight_norm": WeightNorm, "step_gradient": StepGradient, "sign_gradient": SignGradient
+        }  # fmt: skip
+        for name, kind in kinds.items():
+            allowed, given = [member.value for member in kind], getattr(self, name)
+            if given not in allowed:
+                raise UsageError(f"{name.replace('_', ' ')} {given!r} does not exist; there are {', '.join(allowed)}")
+        if self.weight_group < 0:
+            raise UsageError(f"weight group {self.weight_group}: allowed are 1, 2, ... channels, and 0 for the layer")
         if not 2 <= self.bias_bits <= 32:
             raise UsageError(f"bias bits {self.bias_bits}: allowed are 2..32")

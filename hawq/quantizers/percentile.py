@@ -60,7 +60,7 @@ class PercentileActivation(MinMaxActivation):
 
 @register_weight("percentile")
 class PercentileWeight(MinMaxWeight):
-    """Clip a channel's weights at the larger magnitude of its percentiles 100 - p and p."""
+    """Clip a row of weights at the larger magnitude of its percentiles 100 - p and p."""
 
     def limits(self, rows: Tensor) -> Tensor:
         """Return the larger magnitude of both percentiles, (R,)."""

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from hawq.quantizers.gradients import scale_gradient
 from hawq.quantizers.grid import ActivationGrid
-from hawq.quantizers.lsq import step_gradient_scale
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.threshold import ThresholdActivation, reached
 
@@ -91,7 +90,8 @@ class StaircaseActivation(ThresholdActivation):
 
     The calibration starts with equal steps of LSQ's size, 2 mean|x| / sqrt(hi), a corner at every code, and with the
     scale that fits them best, <x, y> / <y, y>; both are means over its batches. Gradients of what is learned are
-    multiplied by LSQ's 1 / sqrt(values of an image * hi), so that one learning rate serves weights and thresholds.
+    multiplied by the factor that `step_gradient` names; with LSQ's, 1 / sqrt(values of an image * hi), one learning
+    rate serves weights and thresholds.
     """
 
     def __init__(self, bits: int, grid: ActivationGrid, options: QuantOptions) -> None:
@@ -129,7 +129,7 @@ class StaircaseActivation(ThresholdActivation):
 
     def quantize(self, value: Tensor) -> Tensor:
         """Return scale * (lo + y(x)); the gradient of the scale is the code."""
-        factor = step_gradient_scale(value[0].numel(), self.hi)
+        factor = self.gradient_factor(value, self.hi)
         code = staircase(value, scale_gradient(self.corners(), factor)) + self.lo
         return code * scale_gradient(self._scale(), factor)
 

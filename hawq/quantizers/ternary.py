@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from hawq.quantizers.gain import GainedWeight, channel_rows
+from hawq.quantizers.gain import GainedWeight
 from hawq.quantizers.registry import register_activation, register_weight
 from hawq.quantizers.staircase import StaircaseActivation
 from hawq.quantizers.surrogates import substitute
-from hawq.quantizers.weight import channel_floor, per_channel
+from hawq.quantizers.weight import channel_floor
 
 __all__ = ["TernaryActivation", "TernaryGain", "TernaryWeight", "ternary_threshold"]
 
@@ -43,13 +43,12 @@ class TernaryGain(GainedWeight):
 
 @register_weight("ternary")
 class TernaryWeight(TernaryGain):
-    """Compare weights with +-0.7 mean|w_c| of the present weights, as ternary weight networks do; learn the gain.
+    """Compare weights with +-0.7 mean|w| of the present weights, as ternary weight networks do; learn the gain.
 
     The gradient of a quantized weight passes to the weight unchanged, as published.
     """
 
-    def integers(self, weight: Tensor) -> Tensor:
-        """Return sign(w) where |w| reaches the threshold of its channel, else 0."""
-        limit = channel_floor(ternary_threshold(channel_rows(weight, self.options))).expand(len(weight))
-        large = weight.abs() >= per_channel(limit, weight)
-        return substitute(weight.sign() * large, weight / per_channel(self.scale(weight), weight))
+    def integers(self, rows: Tensor) -> Tensor:
+        """Return sign(w) where |w| reaches the threshold of its row, else 0."""
+        large = rows.abs() >= channel_floor(ternary_threshold(rows.detach()))[:, None]
+        return substitute(rows.sign() * large, rows / self.row_scale(rows)[:, None])

@@ -1,4 +1,4 @@
-"""Quantize weights: signed, symmetric, one scale per output channel."""
+"""Quantize weights: signed, symmetric, one scale for every output channel, group of channels, or layer."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from hawq.integer.arithmetic import quantize
+from hawq.quantizers.gradients import StepGradient
+from hawq.quantizers.normalise import WeightNorm
 from hawq.quantizers.options import QuantOptions
 
 __all__ = [
@@ -35,7 +37,7 @@ def per_channel(scale: Tensor, weight: Tensor) -> Tensor:
 
 
 def channel_floor(values: Tensor) -> Tensor:
-    """Return values, (O,), raised to 2^-16 of the layer's largest, so that their ratios stay dyadic numbers.
+    """Return values, (R,), raised to 2^-16 of the layer's largest, so that their ratios stay dyadic numbers.
 
     Channels below it exist in real networks (dead behind a batch norm); their codes are zero either way.
     """
@@ -44,7 +46,7 @@ def channel_floor(values: Tensor) -> Tensor:
 
 
 def scale_over(limits: Tensor, bits: int) -> Tensor:
-    """Return limit_c / (2^(b-1) - 1), (O,), of the largest magnitude of every channel that has a code."""
+    """Return limit / (2^(b-1) - 1), (R,), of the largest magnitudes that have a code."""
     return channel_floor(limits) / weight_limit(bits)
 
 
@@ -93,10 +95,13 @@ class WeightQuantizer(nn.Module, ABC):
     be neighbours: a method with other levels returns multiples of a fine scale (its level table). Under autocast its
     arithmetic stays in float32.
 
+    A method sees rows: the weights that share a scale, those of `weight_group` neighbouring output channels or of the
+    whole layer, normalised as `weight_norm` says.
+
     Args:
         bits: of the codes; one of `widths`.
         weight: float, (O, ...), to begin with.
-        options: of the network.
+        options: of the network; `weight_group` divides O.
     """
 
     widths: ClassVar[range] = range(2, 9)
@@ -107,19 +112,33 @@ class WeightQuantizer(nn.Module, ABC):
     def __init__(self, bits: int, weight: Tensor, options: QuantOptions) -> None:
         super().__init__()
         self.bits, self.options = bits, options
+        self._norm, self._fan = WeightNorm(options.weight_norm), weight[0].numel()
 
     @abstractmethod
+    def row_scale(self, rows: Tensor) -> Tensor:
+        """Return the scales, float32, (R,), positive, of rows (R, n); no gradient passes."""
+
+    @abstractmethod
+    def quantize(self, rows: Tensor) -> Tensor:
+        """Return the fake-quantized rows, float32, (R, n): the row's scale times integers in -127..127."""
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """Return the rows, float32, (R, n), of weights (O, ...)."""
+        return self._normalised(weight)[0]
+
     def scale(self, weight: Tensor) -> Tensor:
         """Return the scales, float32, (O,), positive, of weights (O, ...)."""
-
-    @abstractmethod
-    def quantize(self, weight: Tensor) -> Tensor:
-        """Return the fake-quantized weights, float32, (O, ...): scale_c times integers in -127..127."""
+        rows, deviation = self._normalised(weight.detach())
+        scale = self.row_scale(rows)
+        scale = scale if deviation is None else scale * deviation
+        return scale[:, None].expand(-1, len(weight) // len(scale)).flatten()
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the fake-quantized weights, with the gradients of the method."""
+        """Return the fake-quantized weights, (O, ...), with the gradients of the method."""
         with torch.autocast(weight.device.type, enabled=False):
-            return self.quantize(weight.float())
+            rows, deviation = self._normalised(weight)
+            quantized = self.quantize(rows)
+            return (quantized if deviation is None else quantized * deviation[:, None]).view(weight.shape)
 
     @torch.no_grad()
     def codes(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,6 +146,25 @@ class WeightQuantizer(nn.Module, ABC):
         scale = self.scale(weight)
         return torch.round(self(weight) / per_channel(scale, weight)), scale
 
+    def gradient_factor(self, rows: Tensor, highest: int = 1) -> float:
+        """Return what the gradient of a number that is learned for every row is multiplied by.
+
+        Args:
+            rows: (R, n).
+            highest: code, of uniform ones.
+        """
+        return StepGradient(self.options.step_gradient).factor(rows.shape[1], self._fan, highest)
+
     def extra_repr(self) -> str:
         """Show the bits."""
         return f"bits={self.bits}"
+
+    def _normalised(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the rows, and the standard deviations they were divided by, (R,), if they were."""
+        rows = weight.float().reshape(len(weight) // (self.options.weight_group or len(weight)), -1)
+        if self._norm.centres:
+            rows = rows - rows.mean(1, keepdim=True)
+        if not self._norm.divides:
+            return rows, None
+        deviation = channel_floor(rows.detach().std(1, correction=0))
+        return rows / deviation[:, None], deviation

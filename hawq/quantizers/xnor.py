@@ -4,34 +4,32 @@ import torch
 from torch import Tensor
 
 from hawq.quantizers.binary import BinaryActivation
-from hawq.quantizers.gain import channel_rows
 from hawq.quantizers.grid import ActivationGrid
 from hawq.quantizers.options import QuantOptions
 from hawq.quantizers.registry import register_activation, register_weight
 from hawq.quantizers.surrogates import SignGradient, binary_sign, substitute
-from hawq.quantizers.weight import WeightQuantizer, channel_floor, per_channel
+from hawq.quantizers.weight import WeightQuantizer, channel_floor
 
 __all__ = ["XnorActivation", "XnorWeight"]
 
 
 @register_weight("xnor")
 class XnorWeight(WeightQuantizer):
-    """Quantize a channel to alpha_c sign(w), alpha_c = mean|w_c| over its n weights.
+    """Quantize a row to alpha sign(w), alpha = mean|w| over its n weights.
 
-    Gradient (section 3.1): dL/dw = dL/dq (1/n + alpha_c) where |w| < 1, dL/dq / n elsewhere.
+    Gradient (section 3.1): dL/dw = dL/dq (1/n + alpha) where |w| < 1, dL/dq / n elsewhere.
     """
 
     widths = range(1, 2)
 
-    def scale(self, weight: Tensor) -> Tensor:
-        """Return alpha, float32, (O,)."""
-        return channel_floor(channel_rows(weight, self.options).abs().mean(1)).expand(len(weight))
+    def row_scale(self, rows: Tensor) -> Tensor:
+        """Return alpha, float32, (R,)."""
+        return channel_floor(rows.detach().abs().mean(1))
 
-    def quantize(self, weight: Tensor) -> Tensor:
-        """Return alpha_c sign(w)."""
-        alpha, sign = per_channel(self.scale(weight), weight), binary_sign(weight, SignGradient.STE)
-        count = channel_rows(weight, self.options).shape[1]
-        return substitute(alpha * sign, weight / count + alpha * sign)
+    def quantize(self, rows: Tensor) -> Tensor:
+        """Return alpha sign(w)."""
+        signs = self.row_scale(rows)[:, None] * binary_sign(rows, SignGradient.STE)
+        return substitute(signs, rows / rows.shape[1] + signs)
 
 
 @register_activation("xnor")

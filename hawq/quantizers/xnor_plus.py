@@ -15,9 +15,9 @@ __all__ = ["XnorPlusActivation", "XnorPlusWeight"]
 
 @register_weight("xnor++")
 class XnorPlusWeight(GainedWeight):
-    """Quantize a channel to gain_c sign(w); gains begin at mean|w_c|.
+    """Quantize a row to gain * sign(w); gains begin at mean|w|.
 
-    The gradient to a weight is gain_c where |w| < 1, else 0.
+    The gradient to a weight is the gain where |w| < 1, else 0.
     """
 
     widths = range(1, 2)
@@ -26,9 +26,9 @@ class XnorPlusWeight(GainedWeight):
         """Return mean|w|, (R,), of rows of weights, (R, n)."""
         return rows.abs().mean(1)
 
-    def integers(self, weight: Tensor) -> Tensor:
+    def integers(self, rows: Tensor) -> Tensor:
         """Return sign(w)."""
-        return binary_sign(weight, SignGradient.STE)
+        return binary_sign(rows, SignGradient.STE)
 
 
 @register_activation("xnor++")

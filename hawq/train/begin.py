@@ -79,7 +79,7 @@ def _calibrated(model: QuantizedModel, feed: Feed) -> QuantizedModel:
 def _goes_on(old: QuantizedModel, wanted: Beginning) -> bool:
     """Tell whether a checkpoint has the quantizers that are wanted."""
     same = (old.bits.units, old.bits.quantizers) == (wanted.bits.units, wanted.bits.quantizers)
-    names = ("weight_quantizer", "act_quantizer", "asymmetric", "channel_wise")
+    names = ("weight_quantizer", "act_quantizer", "asymmetric", "weight_group", "weight_norm")
     return same and all(getattr(old.options, name) == getattr(wanted.options, name) for name in names)
 
 

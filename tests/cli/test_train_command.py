@@ -90,13 +90,26 @@ def test_hawqs_quantization_options_reach_the_model(command):
         "--epochs", "0", "--no-fix-BN", "--fix-BN-threshold", "7", "--act-percentile", "99", "--weight-percentile",
         "98.5", "--no-channel-wise", "--bias-bit", "16", "--quant-mode", "asymmetric", "--fixed-point-quantization",
         "--act-range-momentum", "-1", "--pad-after-quant", "--bn-momentum", "0.05", "--sign-gradient", "ste",
+        "--weight-norm", "var", "--step-gradient", "scale-fan",
     )  # fmt: skip
     assert read_checkpoint("run/uniform8/checkpoint.pt")["options"] == {
         "fix_bn": False, "fix_bn_after": 7, "act_quantizer": "percentile", "act_percentile": 99.0,
-        "weight_quantizer": "percentile", "weight_percentile": 98.5, "channel_wise": False, "bias_bits": 16,
+        "weight_quantizer": "percentile", "weight_percentile": 98.5, "weight_group": 0, "bias_bits": 16,
         "asymmetric": True, "fixed_point": True, "act_range_momentum": -1.0, "pad_after_quant": True,
-        "bn_momentum": 0.05, "sign_gradient": "ste",
+        "bn_momentum": 0.05, "sign_gradient": "ste", "weight_norm": "var", "step_gradient": "scale-fan",
     }  # fmt: skip
+
+
+def test_channels_that_share_a_scale(command):
+    for given, group in ((), 1), (("--weight-group", "2"), 2), (("--no-channel-wise", "--weight-group", "0"), 0):
+        command("--epochs", "0", *given)
+        assert read_checkpoint("run/uniform8/checkpoint.pt")["options"]["weight_group"] == group
+
+
+def test_another_normalisation_begins_what_weights_learned_anew(command, caplog):
+    command("--epochs", "0", "--weight-quantizer", "lsq")
+    command("--epochs", "0", "--weight-quantizer", "lsq", "--weight-norm", "var", "--resume", "run/uniform8/best.pt")
+    assert "the weight quantizers of 4 units start anew" in caplog.text
 
 
 @pytest.mark.parametrize(("scheme", "given", "fixed"), [
@@ -143,6 +156,9 @@ def test_hawqs_own_checkpoint_is_evaluated_and_trained_on(command, tmp_path):
         (("--act-percentile", "99", "--act-quantizer", "lsq"), "--act-percentile 99 and --act-quantizer lsq exclude"),
         (("--weight-quantizer", "lqs"), "weight quantizer 'lqs' does not exist; there are"),
         (("--act-percentile", "30"), "act percentile 30.0: allowed are numbers in (50, 100]"),
+        (("--no-channel-wise", "--weight-group", "2"), "--no-channel-wise and --weight-group 2 exclude each other"),
+        (("--weight-group", "3"), "output channels do not part into weight groups of 3; allowed are 1, 2"),
+        (("--weight-norm", "std"), "weight norm 'std' does not exist; there are none, mean, var, var-mean"),
         (("--bias-bit", "1"), "bias bits 1: allowed are 2..32"),
         (("--lr-schedule", "cosin"), "learning rate schedule 'cosin' is unknown; allowed are step:period=30"),
         (("--optimizer", "lion"), "optimizer 'lion' is unknown; allowed are sgd:momentum=0.9"),

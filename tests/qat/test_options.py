@@ -2,10 +2,19 @@
 
 import pytest
 import torch
+from deployed import check_deployed, fine_tuned, simulation_error
 from networks import build, images
 from schemes import calibrated
+from torch import nn
 
+from hawq.errors import UsageError
+from hawq.graph.trace import trace
 from hawq.integer import ops as o
+from hawq.qat.model import QuantizedModel
+from hawq.qat.transfer import start_from
+from hawq.quantizers import QuantOptions
+from hawq.quantizers.weight import per_channel
+from hawq.schemes import uniform
 
 
 def weighted(program):
@@ -54,13 +63,84 @@ def test_percentiles_make_scales_smaller(kind):
         assert bool((one.quantizer.scale(one.weight) < other.quantizer.scale(other.weight)).all())
 
 
-def test_without_channel_wise_scales_a_layer_has_one():
-    unit = calibrated("Residual", "uniform8", channel_wise=False).unit("conv2")
+@pytest.mark.parametrize(("group", "scales"), [(1, 12), (2, 6), (4, 3), (12, 1), (0, 1)])
+def test_the_channels_of_a_group_share_a_scale(group, scales):
+    unit = calibrated("Residual", "uniform8", weight_group=group).unit("conv2")
     codes, scale = unit.quantizer.codes(unit.weight)
-    assert scale.unique().numel() == 1
-    assert codes.flatten(1).abs().amax(1).min() < 127  # a channel that would fill the codes with a scale of its own
-    own = calibrated("Residual", "uniform8").unit("conv2")
-    assert set(own.quantizer.codes(own.weight)[0].flatten(1).abs().amax(1).tolist()) == {127}
+    assert scale.unique().numel() == scales
+    assert scale.equal(scale.view(scales, -1)[:, :1].expand(-1, 12 // scales).flatten())
+    top = codes.flatten(1).abs().amax(1)
+    assert top.view(scales, -1).amax(1).tolist() == [127] * scales
+    assert bool((top < 127).any()) is (scales < 12)  # with a scale of its own each would fill the codes
+
+
+@pytest.mark.parametrize(("group", "own"), [(4, True), (0, False)])
+def test_groups_leave_pinned_units_their_scales_unless_a_layer_has_one(group, own):
+    model = calibrated("Residual", weight_group=group)
+    for name, channels in (("stem", 8), ("head", 10)):
+        unit = model.unit(name)
+        assert unit.quantizer.scale(unit.weight).unique().numel() == (channels if own else 1)
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused():
+    says = r"conv1: 12 output channels do not part into weight groups of 5; allowed are 1, 2, 3, 4, 6, 12, and 0"
+    with pytest.raises(UsageError, match=says):
+        calibrated("Residual", weight_group=5)
+    with pytest.raises(UsageError, match=r"weight group -1: allowed are 1, 2, \.\.\. channels, and 0"):
+        QuantOptions(weight_group=-1)
+
+
+@pytest.mark.parametrize("norm", ["mean", "var", "var-mean"])
+def test_weights_are_normalised_but_those_of_pinned_units(norm):
+    plain, model = (calibrated("Residual", "uniform4", weight_quantizer="dorefa", weight_norm=n)
+                    for n in ("none", norm))  # fmt: skip
+    for name in ("conv1", "conv2", "conv3", "down", "stem", "head"):
+        one, other = (m.unit(name).codes(m.lower().types["input"]).weight for m in (plain, model))
+        assert one.equal(other) is (name in ("stem", "head"))
+
+
+def test_a_single_weight_has_no_mean_to_take_out():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1, groups=4), nn.Conv2d(4, 2, 3), nn.Flatten(),
+                        nn.Linear(2 * 16, 3))  # fmt: skip
+    graph = trace(net.eval(), (3, 8, 8))
+
+    def quantized(**options):
+        return QuantizedModel(graph, uniform("net", graph, 4), QuantOptions(**options))
+
+    with pytest.raises(UsageError, match="1: weight norm mean takes the mean from a single weight, which leaves 0"):
+        quantized(weight_norm="mean")
+    for allowed in ({"weight_norm": "var"}, {"weight_norm": "mean", "weight_group": 2}):
+        unit = quantized(**allowed).unit("1")
+        assert bool((unit.quantizer(unit.weight) != 0).any())
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "bits", "norm"), [("minmax", 4, "none"), ("lsq", 4, "var"), ("ternary", 2, "var-mean")]
+)
+def test_what_trained_in_groups_is_deployed(quantizer, bits, norm, tmp_path):
+    options = {"weight_quantizer": quantizer, "act_quantizer": "lsq", "weight_group": 2, "weight_norm": norm}
+    model = fine_tuned("Inverted", bits, **options)
+    for name in ("deep", "project", "expand", "grouped"):
+        unit = model.unit(name)
+        codes, scale = unit.quantizer.codes(unit.weight)
+        assert scale[::2].equal(scale[1::2])
+        with torch.no_grad():
+            assert torch.allclose(unit.quantizer(unit.weight), codes * per_channel(scale, codes), rtol=1e-6)
+        factor, _ = unit.affine()
+        lowered = unit.codes(model.input_quantizer(model.graph.nodes[name].inputs[0]).tensor_type((1,))).weight
+        assert lowered.equal((codes if factor is None else codes * per_channel(factor.sign(), codes)).to(torch.int8))
+    check_deployed(model, tmp_path)
+    assert simulation_error(model) < 0.02
+
+
+@pytest.mark.parametrize("option", [{"weight_norm": "var"}, {"weight_group": 2}])
+def test_what_was_learned_for_other_rows_is_left_behind(option):
+    inner = {"conv1", "conv2", "down", "conv3"}
+    old = calibrated("Residual", "uniform4", weight_quantizer="lsq")
+    model, left = start_from(old, old.bits, QuantOptions(weight_quantizer="lsq", **option))
+    assert set(left) == inner
+    assert all(model.unit(name).weight.equal(old.unit(name).weight) for name in old.graph.units)
 
 
 @pytest.mark.parametrize("bits", [6, 12])

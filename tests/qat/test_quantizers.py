@@ -161,7 +161,10 @@ def test_the_compiled_network_gives_every_integer(name, net, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("option", [{"channel_wise": False}, {"asymmetric": True}, {"pad_after_quant": True}])
+@pytest.mark.parametrize("option", [
+    {"weight_group": 0}, {"weight_group": 2}, {"weight_norm": "mean"}, {"weight_norm": "var-mean", "weight_group": 2},
+    {"asymmetric": True}, {"pad_after_quant": True},
+])  # fmt: skip
 def test_options_lower_as_well(name, option):
     model, image = quantized("Inverted", name, **option), images(4, seed=7)
     step(model)

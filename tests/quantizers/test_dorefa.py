@@ -13,14 +13,14 @@ def values(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("channel_wise", [True, False])
+@pytest.mark.parametrize("group", [1, 0])
 @pytest.mark.parametrize("bits", range(2, 8))
-def test_weights_are_those_of_the_paper_times_their_largest_tanh(bits, channel_wise):
+def test_weights_are_those_of_the_paper_times_their_largest_tanh(bits, group):
     weight = values(6, 400) * torch.tensor([1.0, 0.1, 2.0, 1.0, 1.0, 1.0])[:, None]
-    quantizer = DorefaWeight(bits, weight, QuantOptions(channel_wise=channel_wise))
+    quantizer = DorefaWeight(bits, weight, QuantOptions(weight_group=group))
     steps = 2**bits - 1
     bounded = torch.tanh(weight.double())
-    top = bounded.abs().amax(1, keepdim=True) if channel_wise else bounded.abs().max().expand(6, 1)
+    top = bounded.abs().amax(1, keepdim=True) if group else bounded.abs().max().expand(6, 1)
     paper = 2 * torch.round((bounded / (2 * top) + 0.5) * steps) / steps - 1
     found = quantizer(weight)
     assert torch.allclose(found.double(), paper * top, rtol=1e-6)  # float32 scales
@@ -36,12 +36,12 @@ def test_integers_of_weights_are_odd(bits):
     assert codes.unique().tolist() == list(range(1 - 2**bits, 2**bits, 2))
 
 
-@pytest.mark.parametrize("channel_wise", [True, False])
-def test_one_bit_is_the_sign_times_the_mean_magnitude(channel_wise):
+@pytest.mark.parametrize("group", [1, 0])
+def test_one_bit_is_the_sign_times_the_mean_magnitude(group):
     weight = values(3, 50)
     weight[0, 0] = 0.0
-    quantizer = DorefaWeight(1, weight, QuantOptions(channel_wise=channel_wise))
-    mean = weight.abs().mean(1, keepdim=True) if channel_wise else weight.abs().mean().expand(3, 1)
+    quantizer = DorefaWeight(1, weight, QuantOptions(weight_group=group))
+    mean = weight.abs().mean(1, keepdim=True) if group else weight.abs().mean().expand(3, 1)
     assert torch.allclose(quantizer(weight), torch.where(weight >= 0, mean, -mean), rtol=1e-6)  # float32 means
     codes, _ = quantizer.codes(weight)
     assert codes.unique().tolist() == [-1.0, 1.0]

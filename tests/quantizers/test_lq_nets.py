@@ -167,7 +167,7 @@ def test_bases_are_kept_in_the_state():
     state = LqNetsWeight(3, values(4, 50), QuantOptions()).state_dict()
     assert list(state) == ["basis"]
     assert state["basis"].shape == (4, 3)
-    shared = LqNetsWeight(3, values(4, 50), QuantOptions(channel_wise=False))
+    shared = LqNetsWeight(3, values(4, 50), QuantOptions(weight_group=0))
     assert shared.basis.shape == (1, 3)
     assert shared.scale(values(4, 50)).shape == (4,)
     assert "basis" in LqNetsActivation(3, ActivationGrid.UNSIGNED, QuantOptions()).state_dict()

@@ -108,11 +108,11 @@ def test_gradients_of_the_offset_are_those_of_the_paper(zero_point):
 
 def test_the_gradient_of_a_step_is_scaled():
     weight = values(4, 3, 2, 2)
-    for channel_wise, count in ((True, 12), (False, 48)):
-        quantizer = LsqWeight(3, weight, QuantOptions(channel_wise=channel_wise))
+    for group, count in ((1, 12), (2, 24), (0, 48)):
+        quantizer = LsqWeight(3, weight, QuantOptions(weight_group=group))
         quantizer(weight).sum().backward()
         size = quantizer.step_size.detach().clone().requires_grad_()
-        quantize_by_step(weight, size.view(-1, 1, 1, 1), -4, 3).sum().backward()
+        quantize_by_step(weight.reshape(len(size), -1), size[:, None], -4, 3).sum().backward()
         assert torch.allclose(quantizer.step_size.grad, size.grad / math.sqrt(count * 3), rtol=1e-5)
     activation = calibrated(LsqActivation(4, ActivationGrid.UNSIGNED, QuantOptions()), values(5, 2, 3, 3).relu())
     activation(values(5, 2, 3, 3).relu()).sum().backward()
@@ -149,7 +149,7 @@ def test_starts():
     rows = weight.double()
     lsq = LsqWeight(4, weight, QuantOptions()).step_size
     assert torch.allclose(lsq.double(), 2 * rows.abs().mean(1) / math.sqrt(7))
-    whole = LsqWeight(4, weight, QuantOptions(channel_wise=False))
+    whole = LsqWeight(4, weight, QuantOptions(weight_group=0))
     assert whole.step_size.shape == (1,)
     assert whole.scale(weight).shape == (4,)
     mean, std = rows.mean(1), rows.std(1, correction=0)

@@ -10,7 +10,7 @@ WEIGHT = torch.tensor([[0.5, -1.0], [3.5, 7.0]])
 
 def test_a_scale_per_channel_or_per_layer():
     assert MinMaxWeight(4, WEIGHT, QuantOptions()).scale(WEIGHT).equal(torch.tensor([1.0, 7.0]) / 7)
-    whole = MinMaxWeight(4, WEIGHT, QuantOptions(channel_wise=False))
+    whole = MinMaxWeight(4, WEIGHT, QuantOptions(weight_group=0))
     assert whole.scale(WEIGHT).tolist() == [1.0, 1.0]
     codes, _ = whole.codes(WEIGHT)
     assert codes.tolist() == [[0, -1], [4, 7]]  # ties to even: 0.5 and 3.5

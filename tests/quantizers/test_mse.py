@@ -80,12 +80,12 @@ def test_training_moves_the_range_and_keeps_the_share():
     assert float(quantizer.scale_and_zero_point()[0]) == pytest.approx(top / 7, rel=1e-5)
 
 
-@pytest.mark.parametrize("channel_wise", [True, False])
-def test_no_other_share_of_the_largest_weight_errs_less(channel_wise):
+@pytest.mark.parametrize("group", [1, 0])
+def test_no_other_share_of_the_largest_weight_errs_less(group):
     weight = values(5, 200) * torch.tensor([1.0, 0.1, 3.0, 1.0, 1.0])[:, None]
     weight[3, 0] = 50.0
-    quantizer = MseWeight(3, weight, QuantOptions(channel_wise=channel_wise))
-    rows = weight if channel_wise else weight.reshape(1, -1)
+    quantizer = MseWeight(3, weight, QuantOptions(weight_group=group))
+    rows = weight if group else weight.reshape(1, -1)
 
     def errors(ratio):
         scale = rows.abs().amax(1, keepdim=True) * ratio / 3

@@ -268,7 +268,7 @@ def test_a_layer_may_share_its_scale_and_channels_may_be_dead(cls):
     codes, scale = cls(2, weight, QuantOptions()).codes(weight)
     assert bool((scale > 0).all())
     assert bool((codes[1] == 0).all()) or cls is N2uqWeight  # which has no level at zero
-    shared = cls(2, weight, QuantOptions(channel_wise=False))
+    shared = cls(2, weight, QuantOptions(weight_group=0))
     assert shared.scale(weight).unique().numel() == 1
     assert shared.codes(weight)[1].shape == (4,)
 

@@ -38,7 +38,7 @@ def test_weights_are_signs_times_the_mean_magnitude(cls):
     assert codes.flatten().tolist() == [1.0 if w >= 0 else -1.0 for w in weight.flatten().tolist()]
     assert scale.tolist() == pytest.approx([sum(map(abs, row)) / 27 for row in weight.flatten(1).tolist()], rel=1e-5)
     assert quantizer(weight).equal(codes * scale.view(-1, 1, 1, 1))
-    shared = cls(1, weight, QuantOptions(channel_wise=False))
+    shared = cls(1, weight, QuantOptions(weight_group=0))
     assert shared.scale(weight).tolist() == pytest.approx([float(weight.abs().mean())] * 4, rel=1e-5)
 
 
