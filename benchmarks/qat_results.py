@@ -9,7 +9,9 @@ not computed again, so the table can be made in pieces. One thread.
 """
 
 import argparse
+import importlib.util
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -79,6 +81,7 @@ ROWS = [
     Row("PTQ int2, all units", "all2", trained=False),
     Row("calibrated uniform8", "uniform8", trained=False),
     Row("calibrated uniform4", "uniform4", trained=False),
+    Row("calibrated uniform4, mse", "uniform4", "mse", "mse", trained=False),
     Row("uniform8", "uniform8", allowed=0.2),
     Row("bops0.5", "bops0.5", allowed=0.5),
     Row("bops0.5, teacher", "bops0.5", teacher=True, allowed=0.5),
@@ -192,7 +195,11 @@ def main() -> None:
     if unknown:
         parser.error(f"no rows {sorted(unknown)}; there are {[PT2E, *(row.name for row in ROWS)]}")
     reference = comparison.result("float", lambda: {"top1": comparison.reference().top1})
-    rows = [comparison.result(PT2E, lambda: pt2e(comparison))] if PT2E in names else []
+    rows = []
+    if PT2E in names and importlib.util.find_spec("torchao") is None:
+        print(f"without {PT2E}: it needs the package torchao (pip install torchao)", file=sys.stderr)
+    elif PT2E in names:
+        rows.append(comparison.result(PT2E, lambda: pt2e(comparison)))
     for row in (row for row in ROWS if row.name in names):
         rows.append(comparison.result(row.name, lambda row=row: comparison.quantized(row)))
     if arguments.json:
