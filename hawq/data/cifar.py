@@ -29,7 +29,7 @@ def _read(name: str, kind: type[datasets.CIFAR10], path: Path | None, overrides:
             raise UsageError(f"{root} holds no whole {name} ({kind.base_folder}): {error}") from error
         splits.append(pixel_split(found.data, torch.tensor(found.targets), preprocessing))
     classes = 10 if kind is datasets.CIFAR10 else 100
-    return ImageData(name, *splits, classes, preprocessing, Augment.CROP_FLIP)
+    return ImageData(name, *splits, classes, preprocessing, Augment.CROP_FLIP, tuple(found.classes))
 
 
 @register_data("cifar10")

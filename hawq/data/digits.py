@@ -31,4 +31,4 @@ def digits(path: Path | None, spec: ModelSpec | None, overrides: dict[str, Any])
         rank[labels == label] = torch.arange(int((labels == label).sum()))
     is_test = rank % round(1 / _TEST_SHARE) == 0
     train, test = (MemorySplit(images[mask], labels[mask]) for mask in (~is_test, is_test))
-    return ImageData("digits", train, test, 10, preprocessing, Augment.SHIFT)
+    return ImageData("digits", train, test, 10, preprocessing, Augment.SHIFT, tuple("0123456789"))

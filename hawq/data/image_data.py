@@ -26,6 +26,7 @@ class ImageData:
         num_classes: number of labels.
         preprocessing: how pixels become the network's input.
         augment: how training images are varied.
+        class_names: by label, None where the data set does not tell.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ImageData:
     num_classes: int
     preprocessing: Preprocessing
     augment: Augment
+    class_names: tuple[str, ...] | None = None
 
     def batches(
         self,
@@ -86,6 +88,10 @@ class ImageData:
         found = order[:limit].split(batch_size) if limit != 0 else ()
         chunks = [chunk for index, chunk in enumerate(found) if index >= start and wanted(index)]
         return _ahead(load, chunks, workers) if workers else map(load, chunks)
+
+    def names_of(self, logits: int) -> tuple[str, ...] | None:
+        """Return the class names of a network's logits; None where they are unknown, or the classes are others."""
+        return self.class_names if self.class_names is not None and len(self.class_names) == logits else None
 
     def subset(self, percentage: float, seed: int) -> "ImageData":
         """Return the data set with a fraction of the training images, 0..1, at least one, drawn from the seed.

@@ -9,8 +9,9 @@ import torch
 from hawq.data.image_data import ImageData
 from hawq.data.preprocessing import CROP_RATIO, IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing
 from hawq.data.registry import need_path, register_data
-from hawq.data.splits import Augment, FileSplit, open_image
+from hawq.data.splits import Augment, FileSplit
 from hawq.errors import HawqError, UsageError
+from hawq.images import open_image
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _IMAGENET_CLASSES = 1000
@@ -42,7 +43,8 @@ def imagefolder(path: Path | None, spec: ModelSpec | None, overrides: dict[str, 
     if unknown:
         raise HawqError(f"{folders[1]} has classes that {folders[0]} lacks: {', '.join(unknown[:4])}; make them agree")
     splits = [_from_folders(folder, names, preprocessing) for folder in folders]
-    return ImageData("imagefolder", *splits, len(names), preprocessing, Augment.RESIZED_CROP_FLIP)
+    classes = tuple(names)
+    return ImageData("imagefolder", *splits, len(names), preprocessing, Augment.RESIZED_CROP_FLIP, classes)
 
 
 def _from_labels(root: Path, preprocessing: Preprocessing) -> FileSplit:

@@ -14,8 +14,9 @@ from torch import Tensor
 from hawq.data.image_data import ImageData
 from hawq.data.preprocessing import CROP_RATIO, IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing
 from hawq.data.registry import need_path, register_data
-from hawq.data.splits import Augment, FileSplit, Split, decode_jpeg, pixel_split
+from hawq.data.splits import Augment, FileSplit, Split, pixel_split
 from hawq.errors import HawqError
+from hawq.images import decode_jpeg
 
 Images = np.ndarray | Sequence[np.ndarray]
 """Pixels, uint8 (N, H, W, 3), or the bytes of each image."""

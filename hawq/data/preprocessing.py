@@ -9,14 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from hawq.errors import HawqError, UsageError
+from hawq.images import FILTERS
 
 __all__ = ["CROP_RATIO", "IMAGENET_MEAN", "IMAGENET_STD", "ModelSpec", "Preprocessing"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CROP_RATIO = 0.875
 """Centre crop over shorter side: 224 of 256, 299 of 342."""
-
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class ModelSpec(Protocol):
@@ -53,8 +52,8 @@ class Preprocessing:
         Raises:
             UsageError: an unknown interpolation, a size below 1, or a std that is not positive.
         """
-        if self.interpolation not in _FILTERS:
-            raise UsageError(f"interpolation {self.interpolation!r}: allowed are {', '.join(_FILTERS)}")
+        if self.interpolation not in FILTERS:
+            raise UsageError(f"interpolation {self.interpolation!r}: allowed are {', '.join(FILTERS)}")
         if self.size < 1 or (self.resize is not None and self.resize < self.size):
             raise UsageError(
                 f"size {self.size}, resized to {self.resize}: give 1 pixel or more, a crop no larger than the image"
@@ -65,7 +64,7 @@ class Preprocessing:
     @property
     def filter(self) -> Image.Resampling:
         """Pillow's name of the interpolation."""
-        return _FILTERS[self.interpolation]
+        return FILTERS[self.interpolation]
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return (p / 255 - mean) / std, float32, of uint8 pixels, (N, 3, H, W)."""

@@ -1,22 +1,20 @@
 """Hold the images of a split: in memory as one tensor, or as files that are decoded when they are asked for."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from hawq.data.preprocessing import Preprocessing
-from hawq.errors import HawqError
+from hawq.images import fitted
 
-__all__ = ["Augment", "FileSplit", "MemorySplit", "Split", "decode_jpeg", "open_image", "pixel_split"]
+__all__ = ["Augment", "FileSplit", "MemorySplit", "Split", "pixel_split"]
 
 
 class Augment(Enum):
@@ -121,19 +119,10 @@ class FileSplit:
         generator = np.random.default_rng(seed)
         if augment is Augment.RESIZED_CROP_FLIP:
             image = image.resize((size, size), self.preprocessing.filter, box=_random_box(image, generator))
-        elif self.preprocessing.resize is not None:
-            image = _centre(image, self.preprocessing.resize, size, self.preprocessing.filter)
-        elif image.size != (size, size):
-            image = image.resize((size, size), self.preprocessing.filter)
+        else:
+            image = fitted(image, size, self.preprocessing.resize, self.preprocessing.interpolation)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return pixels.flip(2) if augment is not Augment.NONE and generator.random() < 0.5 else pixels.contiguous()
-
-
-def _centre(image: Image.Image, shorter: int, size: int, method: Image.Resampling) -> Image.Image:
-    ratio = shorter / min(image.size)
-    image = image.resize((max(shorter, round(image.width * ratio)), max(shorter, round(image.height * ratio))), method)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 def _random_box(image: Image.Image, generator: np.random.Generator) -> tuple[float, float, float, float]:
@@ -154,32 +143,3 @@ def pixel_split(pixels: np.ndarray, labels: Tensor, preprocessing: Preprocessing
         return MemorySplit(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels)
     split = FileSplit(pixels, lambda source: Image.fromarray(np.asarray(source)), labels, preprocessing)
     return split.in_memory() if preprocessing.resize is None else split
-
-
-def open_image(source: object) -> Image.Image:
-    """Decode an image file.
-
-    Raises:
-        HawqError: it is missing or no image.
-    """
-    path = Path(str(source))
-    return _decode(path, str(path))
-
-
-def decode_jpeg(source: object) -> Image.Image:
-    """Decode the bytes of an image, a uint8 array.
-
-    Raises:
-        HawqError: they are cut off or no image.
-    """
-    data = np.asarray(source).tobytes()
-    return _decode(io.BytesIO(data), f"an image of {len(data)} bytes")
-
-
-def _decode(file: Path | io.BytesIO, name: str) -> Image.Image:
-    try:
-        return Image.open(file).convert("RGB")
-    except UnidentifiedImageError as error:  # its text holds an address, which differs from run to run
-        raise HawqError(f"{name} is no image of a known format") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, by format and damage
-        raise HawqError(f"{name} cannot be decoded ({error}); replace it by a whole image file") from error
