@@ -1,17 +1,19 @@
-"""Read and write the files of a run so that a killed process never leaves a torn one."""
+"""Read and write the files of a run so that a killed process never leaves a torn one.
+
+JSON is read where torch is not installed, so torch and safetensors are imported only where tensors are meant.
+"""
 
 import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from typing import TYPE_CHECKING, Any
 
 from hawq.errors import HawqError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["read_json", "read_tensors", "write_atomically", "write_json", "write_tensors"]
 
@@ -79,19 +81,24 @@ def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
     return document
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> None:
     """Write tensors as safetensors, on the CPU, in sorted order, so that equal tensors give equal bytes."""
+    from safetensors.torch import save_file
+
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     write_atomically(path, lambda temporary: save_file(plain, temporary))
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
     """Read a safetensors file.
 
     Raises:
         UsageError: the file does not exist.
         HawqError: the file is torn or no safetensors file.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"{path} does not exist (expected a safetensors file)")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hawq.errors import HawqError, UsageError
 
-__all__ = ["Device", "present_device"]
+__all__ = ["Device", "cpu_flags", "present_device"]
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _RELEVANT = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
@@ -54,15 +54,24 @@ def present_device(target: str) -> Device:
     raise UsageError(f"unknown target {target!r}; known: cuda, llvm")
 
 
+def cpu_flags() -> frozenset[str]:
+    """Return the instruction sets of this machine's CPU, by Linux's names; none where Linux does not tell."""
+    facts = _cpu_facts()
+    return frozenset((facts.get("flags") or facts.get("Features") or "").split())
+
+
 def _cpu() -> Device:
+    name, flags = _cpu_facts().get("model name") or platform.processor() or platform.machine(), cpu_flags()
+    return Device(name, tuple(flag for flag in _RELEVANT if flag in flags), os.cpu_count() or 1)
+
+
+def _cpu_facts() -> dict[str, str]:
     facts: dict[str, str] = {}
     if _CPU_INFO.is_file():
         for line in _CPU_INFO.read_text().splitlines():
             key, _, value = line.partition(":")
             facts.setdefault(key.strip(), value.strip())
-    flags = set((facts.get("flags") or facts.get("Features") or "").split())
-    name = facts.get("model name") or platform.processor() or platform.machine()
-    return Device(name, tuple(flag for flag in _RELEVANT if flag in flags), os.cpu_count() or 1)
+    return facts
 
 
 def _gpu() -> Device:

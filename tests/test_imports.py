@@ -11,6 +11,10 @@ ROOT = Path(__file__).parents[1]
 FILES = [path for package in ("hawq", "search", "tvm_export") for path in sorted((ROOT / package).rglob("*.py"))]
 
 
+_PLAIN = ("hawq.errors", "hawq.files", "hawq.hardware", "hawq.images")
+"""What runs without torch as well."""
+
+
 def _imported(path):
     """Yield every module a file imports, inside functions too, as a dotted name with its line."""
     package = list(path.relative_to(ROOT).with_suffix("").parts[:-1])
@@ -34,7 +38,9 @@ def _forbidden(path):
     place = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
     if _within(place, ["hawq.integer"]):
         return ["hawq", "search", "tvm_export"], ["hawq.integer", "hawq.errors", "hawq.files"]
-    if place in ("hawq.errors", "hawq.files"):
+    if _within(place, ["hawq.runtime"]):
+        return ["hawq", "search", "tvm_export", "torch", "tvm"], ["hawq.runtime", *_PLAIN]
+    if place in _PLAIN:
         return ["hawq", "search", "tvm_export"], ["hawq.errors"]
     if _within(place, ["hawq.cli", "hawq.__main__"]):
         return [], []
@@ -82,6 +88,14 @@ def test_import_hawq_works_without_cuda_and_loads_nothing_heavy():
 
 def test_the_integer_program_loads_without_tvm_or_a_solver():
     done = _run("import sys, hawq.integer, hawq.qat; print([m for m in ('tvm', 'pulp', 'typer') if m in sys.modules])")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_loader_of_libraries_loads_neither_torch_nor_tvm():
+    done = _run(
+        "import sys, hawq.runtime; print([m for m in ('torch', 'tvm', 'typer', 'safetensors') if m in sys.modules])"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 

@@ -36,7 +36,7 @@ class Backend(Protocol):
         """Compile a lowered network."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what the manifest says about the target."""
+        """Return what the manifest says about the target and the code compiled last."""
 
 
 _Factory = Callable[..., Backend]

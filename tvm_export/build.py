@@ -1,9 +1,10 @@
 """Compile an IntegerProgram into a folder that runs anywhere the target does; load it again."""
 
 import hashlib
+import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import tvm
 from torch import Tensor
 from tvm import relax
 
+from hawq.data.preprocessing import Preprocessing
 from hawq.errors import HawqError, UsageError
-from hawq.files import read_json, write_atomically, write_json
-from hawq.integer import IntegerProgram, TensorType, certify
+from hawq.files import write_atomically, write_json
+from hawq.integer import Certificate, IntegerProgram, TensorType, certify
+from hawq.runtime.devices import check_cpu
+from hawq.runtime.manifest import FORMAT, LIBRARY, MANIFEST, VERSION, file_facts, read_manifest
 from tvm_export.backend import backend
 from tvm_export.cuda.device import check_device
 from tvm_export.lower import image_dtype, lower
@@ -23,8 +27,6 @@ from tvm_export.storage import Storage
 
 __all__ = ["CompiledModel", "export", "fingerprint", "load"]
 
-_FORMAT, _VERSION = "hawq-library", 1
-_LIBRARY, _MANIFEST = "model.so", "manifest.json"
 _ALIGNMENT = 64
 """Bytes; compiled CPU code takes aligned tensors for granted and does not check."""
 
@@ -39,7 +41,16 @@ def fingerprint(program: IntegerProgram) -> str:
     return digest.hexdigest()
 
 
-def export(program: IntegerProgram, target: str, folder: Path, *, batch: int = 1, **options: Any) -> Path:
+def export(
+    program: IntegerProgram,
+    target: str,
+    folder: Path,
+    *,
+    batch: int = 1,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    **options: Any,
+) -> Path:
     """Compile a program for a target.
 
     Args:
@@ -47,20 +58,25 @@ def export(program: IntegerProgram, target: str, folder: Path, *, batch: int = 1
         target: `llvm` or `cuda`.
         folder: gets `model.so` and `manifest.json`.
         batch: images per call of the library.
+        preprocessing: how image files become its input; without it a deployed library takes arrays only.
+        class_names: by logit.
         options: of the target (`mcpu`; `arch`), None for the default.
 
     Returns:
         The library.
 
     Raises:
-        UsageError: unknown target or option value.
+        UsageError: unknown target or option value, or class names that are not one for each logit.
         HawqError: an accumulator may leave int32, or the compiler failed.
     """
+    logits = program.ops[-1].out.shape[0]
+    if class_names is not None and len(class_names) != logits:
+        raise UsageError(f"{len(class_names)} class names for {logits} logits: give one for each, or none")
     certificate = certify(program)
     chosen = backend(target, **options)
     lowered = lower(program, chosen, batch)
     executable = chosen.compile(lowered.module)
-    library = Path(folder) / _LIBRARY
+    library = Path(folder) / LIBRARY
     write_atomically(library, lambda path: _export_library(executable, path))
     storage = {
         name: {
@@ -78,14 +94,23 @@ def export(program: IntegerProgram, target: str, folder: Path, *, batch: int = 1
         "scheme": program.scheme,
         "batch": batch,
         "image": {"shape": program.input.out.shape, "dtype": image_dtype(program.input)},
+        "preprocessing": None if preprocessing is None else preprocessing.to_json(),
+        "class_names": None if class_names is None else list(class_names),
+        "output": program.ops[-1].name,
         "output_scale": program.output_scale.tolist(),
         "program": fingerprint(program),
+        "certificate_sha256": _certificate_hash(certificate),
         "certificate": certificate.to_json(),
         "storage": storage,
+        "library": file_facts(library),
         "versions": {"tvm": tvm.__version__, "torch": torch.__version__},
     }
-    write_json(Path(folder) / _MANIFEST, _FORMAT, _VERSION, body)
+    write_json(Path(folder) / MANIFEST, FORMAT, VERSION, body)
     return library
+
+
+def _certificate_hash(certificate: Certificate) -> str:
+    return hashlib.sha256(json.dumps(certificate.to_json(), sort_keys=True).encode()).hexdigest()
 
 
 def _export_library(executable: tvm.runtime.Executable, path: Path) -> None:
@@ -114,7 +139,7 @@ class CompiledModel:
         }
         self._on_cuda = manifest["target"] == "cuda"
         self._machine = relax.VirtualMachine(module, tvm.cuda() if self._on_cuda else tvm.cpu())
-        self._output = self.storage[next(reversed(self.storage))]
+        self._output = self.storage[manifest["output"]]
         self._scale = torch.tensor(manifest["output_scale"], dtype=torch.float32)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -176,18 +201,18 @@ def load(folder: Path) -> CompiledModel:
 
     Raises:
         UsageError: there is no library in the folder.
-        HawqError: its manifest is torn, or it cannot be loaded here.
+        HawqError: a file is torn, or this machine cannot run it.
     """
     folder = Path(folder)
-    if not (folder / _LIBRARY).is_file():
-        raise UsageError(f"{folder} holds no compiled library; make one with `hawq export`")
-    manifest = read_json(folder / _MANIFEST, _FORMAT, _VERSION)
+    manifest = read_manifest(folder)
     if manifest["target"] == "cuda":
-        check_device(str(folder), manifest["architectures"])
+        check_device(folder, manifest["architectures"])
+    else:
+        check_cpu(folder, manifest["mcpu"], manifest["features"])
     try:
-        return CompiledModel(_load_fresh(folder / _LIBRARY), manifest)
+        return CompiledModel(_load_fresh(folder / LIBRARY), manifest)
     except (RuntimeError, OSError, ValueError, AttributeError) as error:
-        raise HawqError(f"{folder / _LIBRARY} cannot be loaded on this machine ({error}); export it again") from error
+        raise HawqError(f"{folder / LIBRARY} cannot be loaded on this machine ({error}); export it again") from error
 
 
 def _load_fresh(library: Path) -> tvm.runtime.Module:

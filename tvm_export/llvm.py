@@ -15,6 +15,11 @@ from tvm_export.storage import Storage, round_up
 __all__ = ["LlvmBackend"]
 
 
+_EXTENSIONS = ("sse4.2", "avx", "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512cd", "avx512dq",
+               "avx512vl", "avx512vnni", "avxvnni", "avx512vbmi", "i8mm", "sve")  # fmt: skip
+"""Instruction sets that LLVM may use of its own accord and that not every CPU has."""
+
+
 @dataclass(frozen=True)
 class CpuKernel:
     """A scheduled function and its constants."""
@@ -54,4 +59,5 @@ class LlvmBackend:
 
     def describe(self) -> dict[str, Any]:
         """Return what the manifest says about the target."""
-        return {"target": "llvm", "mcpu": self.mcpu, "vnni": self.vnni}
+        offered = codegen.llvm_get_cpu_features(self.target)
+        return {"target": "llvm", "mcpu": self.mcpu, "features": [name for name in _EXTENSIONS if name in offered]}

@@ -9,6 +9,7 @@ from torch import Tensor
 from tvm import te, tirx
 
 from hawq.integer import TensorType
+from hawq.runtime.storage import unpack
 
 __all__ = ["Storage", "round_up"]
 
@@ -80,9 +81,5 @@ class Storage:
 
     def unpack(self, stored: Tensor) -> Tensor:
         """Return the codes, int32, (N, C, H, W) or (N, F), of a tensor as it lies in memory."""
-        codes = stored.cpu().int()
-        if self.packed:
-            codes = torch.stack([codes & 15, codes >> 4], dim=-1).flatten(-2)
-            codes = (codes ^ 8) - 8 if self.type.signed else codes
-        nchw = codes[..., : self.chw[0]].permute(0, 3, 1, 2).contiguous()
-        return nchw.flatten(1) if len(self.type.shape) == 1 else nchw
+        codes = unpack(stored.cpu().numpy(), self.type.shape, signed=self.type.signed, packed=self.packed)
+        return torch.from_numpy(codes)

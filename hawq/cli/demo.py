@@ -136,4 +136,5 @@ def _compiled(program: Any, session: "Session", scheme: str) -> None:
         pass  # none yet, or one that this machine cannot load
     program.save(session.run.program(scheme), certificate=certify(program).to_json())
     with console.status(f"compiling {scheme}"):
-        export(program, "llvm", folder)
+        data = session.data
+        export(program, "llvm", folder, preprocessing=data.preprocessing, class_names=data.class_names)

@@ -64,7 +64,14 @@ def export(
     print_table("Certificate: every partial sum lies in", ["op", "lowest", "highest", "exact in"], rows)
     with console.status(f"compiling for {target}"):
         library = compile_program(
-            program, target, session.run.export(scheme, target), batch=batch_size, mcpu=mcpu, arch=arch or None
+            program,
+            target,
+            session.run.export(scheme, target),
+            batch=batch_size,
+            preprocessing=preprocessing,
+            class_names=session.data.names_of(program.ops[-1].out.shape[0]),
+            mcpu=mcpu,
+            arch=arch or None,
         )
     console.print(f"integer program: {path}", soft_wrap=True)
     console.print(f"library: {library} ({library.stat().st_size / 2**20:.2f} MiB)", soft_wrap=True)

@@ -23,7 +23,7 @@ from tvm_export.definitions import Site
 from tvm_export.lower import sites
 
 _HEADER = Path(__file__).parent / "cuda_emulator.h"
-_KERNEL = re.compile(r'extern "C" __global__ void[^(]*\(\d+\) (\w+)\(([^)]*)\) \{')
+_KERNEL = re.compile(r'extern "C" __global__ void[^(]*\([\d, ]+\) (\w+)\(([^)]*)\) \{')
 _SANITIZE = ("signed-integer-overflow", "alignment", "shift-exponent")
 _ALIGNMENT, _NOISE, _PROT_NONE = 64, 0xA5, 0
 

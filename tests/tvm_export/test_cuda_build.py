@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -10,11 +11,14 @@ from networks import images
 from schemes import lowered
 
 from hawq.errors import HawqError
+from hawq.files import read_json
 from hawq.integer import TensorType
+from hawq.integer.ops import Conv2d, Linear
 from tvm_export import export, load, verify
 from tvm_export.backend import backend
 from tvm_export.cuda import toolchain
 from tvm_export.cuda.device import check_device, present_architecture
+from tvm_export.cuda.resources import KernelResources, parse_report
 from tvm_export.cuda.toolchain import count_imma, disassemble
 from tvm_export.lower import sites
 
@@ -64,10 +68,53 @@ def test_the_input_is_divided_by_ieee_rules_and_sums_stay_in_registers(machine_c
         assert len(re.findall(r"\b(?:LDL|STL)\b", code)) < 16  # 32 sums a thread in local memory would show
 
 
+def _kernels(folder):
+    kernels = read_json(folder / "manifest.json", "hawq-library", 2)["kernels"]
+    return {(kernel["architecture"], kernel["name"]): kernel for kernel in kernels}
+
+
+@pytest.mark.parametrize("scheme", ["uniform8", "uniform4", "mixed"])
+def test_no_kernel_spills_registers(scheme, tmp_path):
+    if shutil.which("nvcc") is None:
+        pytest.skip("needs nvcc to build for several architectures")
+    architectures = ["sm_80", "sm_90"]
+    program = lowered("Residual", scheme)
+    export(program, "cuda", tmp_path, arch=architectures)
+    kernels = _kernels(tmp_path)
+    names = {name for _, name in kernels}
+    assert set(kernels) == set(product(architectures, names))
+    tiled = {f"{op.name}_kernel" for op in program.ops if isinstance(op, Conv2d | Linear)}
+    assert {"stem_kernel", "conv1_kernel", "down_kernel", "head_kernel"} <= names  # equal layers share the first's
+    for key, kernel in kernels.items():
+        assert (kernel["stack_bytes"], kernel["spill_store_bytes"], kernel["spill_load_bytes"]) == (0, 0, 0), key
+        assert 0 < kernel["registers"] <= 255
+        assert (kernel["shared_bytes"] > 0) == (key[1] in tiled)
+
+
+def test_spills_are_told():
+    report = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'b_kernel' for 'sm_90'
+ptxas info    : Function properties for b_kernel
+    96 bytes stack frame, 88 bytes spill stores, 120 bytes spill loads
+ptxas info    : Used 255 registers, used 1 barriers, 96 bytes cumulative stack size, 6144 bytes smem, 400 bytes cmem[0]
+ptxas info    : Compiling entry function 'a_kernel' for 'sm_90'
+ptxas info    : Function properties for a_kernel
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 8 registers, used 0 barriers, 368 bytes cmem[0]
+"""
+    assert parse_report(report) == (
+        KernelResources("sm_90", "a_kernel", 8, 0, 0, 0, 0),
+        KernelResources("sm_90", "b_kernel", 255, 6144, 96, 88, 120),
+    )
+
+
 def test_nvrtc_serves_where_there_is_no_nvcc(tmp_path, monkeypatch):
     pytest.importorskip("cuda.bindings.nvrtc")
     without(monkeypatch, "nvcc")
     library = export(lowered("Residual", "uniform4"), "cuda", tmp_path, arch=["sm_80"])
+    kernels = _kernels(tmp_path)
+    assert ("sm_80", "conv2_kernel") in kernels
+    assert {kernel["spill_store_bytes"] for kernel in kernels.values()} == {0}
     try:
         code = disassemble(library)
     except HawqError as error:

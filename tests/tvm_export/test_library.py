@@ -1,5 +1,6 @@
 """A library takes any tensor of the right type, holds its constants once, and is the same bytes every time."""
 
+import hashlib
 import json
 
 import pytest
@@ -8,9 +9,12 @@ from kernel_runner import BACKENDS
 from networks import images
 from schemes import lowered
 
+from hawq.data import Preprocessing
+from hawq.errors import HawqError, UsageError
 from hawq.files import read_json
-from hawq.integer import ReferenceExecutor, TensorType
+from hawq.integer import ReferenceExecutor, TensorType, certify
 from hawq.integer import ops as o
+from hawq.runtime import devices
 from tvm_export import export, fingerprint, load, measure
 from tvm_export.llvm import LlvmBackend
 from tvm_export.lower import lower
@@ -62,7 +66,7 @@ def test_results_outlive_the_next_call(folder):
 
 
 def test_the_manifest_says_what_the_library_is(program, folder):
-    manifest = read_json(folder / "manifest.json", "hawq-library", 1)
+    manifest = read_json(folder / "manifest.json", "hawq-library", 2)
     assert manifest["program"] == fingerprint(program)
     assert (manifest["target"], manifest["batch"], manifest["scheme"]) == ("llvm", 2, program.scheme)
     assert manifest["image"] == {"shape": [3, 16, 16], "dtype": "float32"}
@@ -70,6 +74,42 @@ def test_the_manifest_says_what_the_library_is(program, folder):
     assert [row["op"] for row in manifest["certificate"]] == [
         op.name for op in program.ops if isinstance(op, o.Conv2d | o.Linear | o.AvgPool2d)
     ]
+    assert (manifest["output"], manifest["preprocessing"], manifest["class_names"]) == (
+        program.ops[-1].name,
+        None,
+        None,
+    )
+    data = (folder / "model.so").read_bytes()
+    assert manifest["library"] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    proof = json.dumps(certify(program).to_json(), sort_keys=True).encode()
+    assert manifest["certificate_sha256"] == hashlib.sha256(proof).hexdigest()
+
+
+def test_the_manifest_tells_how_images_are_prepared_and_classes_called(program, tmp_path):
+    how = Preprocessing(16, 18, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic")
+    names = [f"class {i}" for i in range(10)]
+    export(program, "llvm", tmp_path, preprocessing=how, class_names=names)
+    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 2)
+    assert Preprocessing.from_json(manifest["preprocessing"]) == how
+    assert manifest["class_names"] == names
+    with pytest.raises(UsageError, match="9 class names for 10 logits"):
+        export(program, "llvm", tmp_path, class_names=names[:9])
+
+
+def test_the_manifest_lists_the_instruction_sets_of_the_cpu(program, tmp_path):
+    export(program, "llvm", tmp_path, mcpu="haswell")
+    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 2)
+    assert manifest["mcpu"] == "haswell"
+    assert manifest["features"] == ["sse4.2", "avx", "avx2", "fma", "f16c", "bmi2"]
+
+
+def test_a_library_for_another_cpu_is_refused_before_it_runs(program, tmp_path, monkeypatch):
+    export(program, "llvm", tmp_path, mcpu="x86-64-v3")
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"sse4_2", "avx", "avx2", "fma", "f16c"}))
+    with pytest.raises(HawqError, match="holds code for x86-64-v3, and this CPU lacks bmi2: export with --mcpu"):
+        load(tmp_path)
+    monkeypatch.setattr(devices, "cpu_flags", frozenset)  # a system that does not tell
+    assert load(tmp_path)(images(1)).shape == (1, 10)
 
 
 def test_the_fingerprint_follows_every_integer(program):

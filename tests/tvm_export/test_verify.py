@@ -12,6 +12,7 @@ from schemes import SCHEMES, calibrated, lowered
 from hawq.errors import HawqError, UsageError
 from hawq.integer import IntegerProgram, ReferenceExecutor
 from hawq.qat.lower import PixelScaling
+from hawq.runtime.manifest import file_facts
 from tvm_export import convolutions, export, expressions, load, verify
 
 
@@ -116,9 +117,13 @@ def test_bad_folders_and_images_are_refused(tmp_path):
     with pytest.raises(HawqError, match=r"given: torch\.float32, \(1, 3, 8, 8\)"):
         load(tmp_path)(torch.zeros(1, 3, 8, 8))
     (tmp_path / "model.so").write_bytes(b"torn")
-    with pytest.raises(HawqError, match="cannot be loaded"):
+    with pytest.raises(HawqError, match=r"is not the file that manifest\.json describes"):
         load(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
+    facts = {"library": file_facts(tmp_path / "model.so")}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | facts))
+    with pytest.raises(HawqError, match="cannot be loaded"):
+        load(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": "other"}))
     with pytest.raises(HawqError, match="has format 'other'"):
         load(tmp_path)

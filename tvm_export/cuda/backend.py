@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import tvm
@@ -13,6 +13,7 @@ from hawq.integer import TensorType
 from tvm_export.backend import register_backend
 from tvm_export.cuda.conv_mma import conv_mma, suits
 from tvm_export.cuda.device import ARCHITECTURES, present_architecture
+from tvm_export.cuda.resources import KernelResources
 from tvm_export.cuda.schedule import schedule
 from tvm_export.cuda.toolchain import compile_source, enable_cuda_modules
 from tvm_export.definitions import Site, define
@@ -36,6 +37,9 @@ class CudaBackend:
     Args:
         arch: GPU architectures, all in one library; this machine's GPU by default, else sm_80.
 
+    Attributes:
+        kernels: what each kernel compiled last takes.
+
     Raises:
         UsageError: an unknown architecture.
     """
@@ -47,6 +51,7 @@ class CudaBackend:
         unknown = [name for name in self.architectures if name not in ARCHITECTURES]
         if unknown:
             raise UsageError(f"unknown architecture {', '.join(unknown)}; allowed are {', '.join(ARCHITECTURES)}")
+        self.kernels: list[KernelResources] = []
 
     def storage(self, kind: TensorType, *, image: bool) -> Storage:
         """Return rows of whole chunks of the tensor cores: 64 codes of 4 bits, 32 of 8; wider codes by 16."""
@@ -80,17 +85,23 @@ class CudaBackend:
             HawqError: there is no CUDA compiler, or it failed.
         """
         enable_cuda_modules()
+        self.kernels = []
+
         # the text is plain CUDA that selects instructions by architecture, so one compilation serves all of them
-        tvm_ffi.register_global_func(
-            "tvm_callback_cuda_compile", lambda code, *_: compile_source(str(code), self.architectures), override=True
-        )
+        def machine_code(code: str, *_: Any) -> bytes:
+            made = compile_source(str(code), self.architectures)
+            self.kernels += made.kernels
+            return made.image
+
+        tvm_ffi.register_global_func("tvm_callback_cuda_compile", machine_code, override=True)
         target = tvm.target.Target({"kind": "cuda", "arch": self.architectures[0]}, host="llvm")
         with target:
             return tvm.compile(module, target, relax_pipeline=_pipeline())
 
     def describe(self) -> dict[str, Any]:
-        """Return what the manifest says about the target."""
-        return {"target": "cuda", "architectures": list(self.architectures)}
+        """Return what the manifest says about the target, and about the kernels compiled last."""
+        kernels = [asdict(kernel) for kernel in self.kernels]
+        return {"target": "cuda", "architectures": list(self.architectures), "kernels": kernels}
 
 
 def _pipeline() -> tvm.transform.Pass:

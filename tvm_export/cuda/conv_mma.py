@@ -18,6 +18,10 @@ __all__ = ["TILE", "conv_mma", "pack_nibbles", "suits"]
 
 TILE = 64
 _THREADS = 128
+_BLOCKS = 4
+"""Blocks that a multiprocessor holds at least: 128 registers for each thread. Left to itself the assembler settles for
+64 on some layers and architectures, and spills."""
+
 _HEADER = (Path(__file__).parent / "conv_mma.cuh").read_text()
 
 
@@ -154,6 +158,7 @@ def _launch(
         T.launch_thread("blockIdx.x", tiles_m)
         T.launch_thread("blockIdx.y", tiles_n)
         T.launch_thread("threadIdx.x", _THREADS)
+        T.attr(0, "tirx.launch_bounds_min_blocks_per_sm", _BLOCKS)
         T.evaluate(call(x.data, w.data, bias.data, multiplier.data, shift.data, y.data))
 
     return kernel

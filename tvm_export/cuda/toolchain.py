@@ -9,14 +9,16 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
 import tvm_ffi
 
 from hawq.errors import HawqError
+from tvm_export.cuda.resources import KernelResources, parse_report
 
-__all__ = ["compile_source", "count_imma", "disassemble", "enable_cuda_modules"]
+__all__ = ["MachineCode", "compile_source", "count_imma", "disassemble", "enable_cuda_modules"]
 
 _DRIVER = "libcuda.so.1"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
@@ -66,8 +68,21 @@ def _load_stub() -> None:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
-def compile_source(code: str, architectures: Sequence[str]) -> bytes:
-    """Compile CUDA source to machine code: a fat binary from nvcc, or a cubin from NVRTC where there is no nvcc.
+@dataclass(frozen=True)
+class MachineCode:
+    """What a compiler made.
+
+    Attributes:
+        image: a fat binary from nvcc, or a cubin from NVRTC.
+        kernels: what each of its kernels takes.
+    """
+
+    image: bytes
+    kernels: tuple[KernelResources, ...]
+
+
+def compile_source(code: str, architectures: Sequence[str]) -> MachineCode:
+    """Compile CUDA source to machine code with nvcc, or with NVRTC where there is no nvcc.
 
     Division stays IEEE: no fast-math.
 
@@ -82,7 +97,7 @@ def compile_source(code: str, architectures: Sequence[str]) -> bytes:
     return _nvcc(nvcc, code, architectures) if nvcc else _nvrtc(code, architectures)
 
 
-def _nvcc(nvcc: str, code: str, architectures: Sequence[str]) -> bytes:
+def _nvcc(nvcc: str, code: str, architectures: Sequence[str]) -> MachineCode:
     targets = [
         option
         for name in architectures
@@ -91,32 +106,34 @@ def _nvcc(nvcc: str, code: str, architectures: Sequence[str]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(folder) / "kernels.cu", Path(folder) / "kernels.fatbin"
         source.write_text(code)
-        command = [nvcc, "--fatbin", "-O3", "-std=c++17", "-w", *targets, "-o", str(binary), str(source)]
+        options = ["--fatbin", "-O3", "-std=c++17", "-w", "-Xptxas", "-v", *targets]
+        command = [nvcc, *options, "-o", str(binary), str(source)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise HawqError(f"nvcc failed for {', '.join(architectures)}:\n{done.stderr[-2000:]}")
-        return binary.read_bytes()
+        return MachineCode(binary.read_bytes(), parse_report(done.stdout + done.stderr))
 
 
-def _nvrtc(code: str, architectures: Sequence[str]) -> bytes:
+def _nvrtc(code: str, architectures: Sequence[str]) -> MachineCode:
     if len(architectures) != 1:
         raise HawqError(f"several architectures ({', '.join(architectures)}) need nvcc on the PATH; NVRTC takes one")
     try:
         from cuda.bindings import nvrtc
     except ImportError as error:
         raise HawqError("building for cuda needs nvcc on the PATH or the package cuda-bindings (NVRTC)") from error
-    options = [f"--gpu-architecture={architectures[0]}", "-std=c++17", *(f"-I{path}" for path in _include_folders())]
+    includes = [f"-I{path}" for path in _include_folders()]
+    options = [f"--gpu-architecture={architectures[0]}", "-std=c++17", "--ptxas-options=-v", *includes]
     _, program = nvrtc.nvrtcCreateProgram(code.encode(), b"kernels.cu", 0, [], [])
     (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log = b" " * size
+    nvrtc.nvrtcGetProgramLog(program, log)
     if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        _, size = nvrtc.nvrtcGetProgramLogSize(program)
-        log = b" " * size
-        nvrtc.nvrtcGetProgramLog(program, log)
         raise HawqError(f"NVRTC failed for {architectures[0]}:\n{log.decode()[-2000:]}")
     _, size = nvrtc.nvrtcGetCUBINSize(program)
     binary = b" " * size
     nvrtc.nvrtcGetCUBIN(program, binary)
-    return binary
+    return MachineCode(binary, parse_report(log.decode()))
 
 
 def _include_folders() -> list[Path]:
