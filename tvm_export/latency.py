@@ -2,31 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
+
+from hawq.runtime.latency import Latency, summary
 
 __all__ = ["Latency", "measure", "sample", "summary"]
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Latency of one call.
-
-    Attributes:
-        median_ms: median of the runs, in milliseconds.
-        p10_ms: 10th percentile.
-        p90_ms: 90th percentile.
-        runs: how many were measured.
-    """
-
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
-    runs: int
 
 
 def measure(call: Callable[[], Any], *, seconds: float = 1.0, warmup: int = 5, most: int = 1000) -> Latency:
@@ -54,12 +36,6 @@ def sample(call: Callable[[], Any], *, seconds: float, warmup: int = 5, most: in
         _synchronize()
         times.append((time.perf_counter() - start) * 1e3)
     return times
-
-
-def summary(times: ArrayLike) -> Latency:
-    """Return the latency that one or more runs, in milliseconds, add up to."""
-    low, median, high = np.percentile(times, [10, 50, 90])
-    return Latency(float(median), float(low), float(high), np.size(times))
 
 
 def _synchronize() -> None:

@@ -26,7 +26,7 @@ app = typer.Typer(
 _LEADER_SECONDS = 5.0
 """Within which the leader has said why all processes end, and torchrun has ended the others."""
 
-_COMMANDS = ("demo", "search", "explain", "costs", "train", "eval", "export", "verify", "bench", "profile")
+_COMMANDS = ("demo", "search", "explain", "costs", "train", "eval", "export", "verify", "run", "bench", "profile")
 
 
 def _version(show: bool) -> None:

@@ -35,7 +35,7 @@ def find_runtime(beside: Path, given: Path | None = None) -> Path:
     for place in places:
         if (place / _RUNTIME).is_file():
             return place
-    looked = f"in {places[0]}" if chosen else f"neither in {beside} nor in an installed apache-tvm"
+    looked = f"not in {places[0]}" if chosen else f"neither in {beside} nor in an installed apache-tvm"
     raise UsageError(
         f"{_RUNTIME} is {looked}: copy it from the wheel of apache-tvm (folder tvm/lib) next to model.so, "
         f"or give its folder with --tvm-runtime or {RUNTIME_VARIABLE}"

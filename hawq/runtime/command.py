@@ -1,0 +1,124 @@
+"""Run a library on image files: what `hawq run` and `python -m hawq.runtime` have in common."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hawq.errors import UsageError
+from hawq.files import write_atomically
+from hawq.runtime.latency import summary
+from hawq.runtime.library import Library, open_library
+
+__all__ = ["RunRequest", "describe", "run_images"]
+
+_WARMUP = 3
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is to be run.
+
+    Attributes:
+        folder: of the library.
+        images: image files.
+        top: classes to name for each image.
+        repeat: timed runs of the first batch, 0 for none.
+        threads: CPU threads of the library.
+        runtime: folder of TVM's runtime libraries, None to look for them.
+        logits: `.npy` file for the integer logits, int32, (N, classes).
+        raw: file for the prepared images as bare bytes, as the C++ example reads them.
+    """
+
+    folder: Path
+    images: tuple[Path, ...]
+    top: int = 5
+    repeat: int = 0
+    threads: int = 1
+    runtime: Path | None = None
+    logits: Path | None = None
+    raw: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UsageError: one is too small, or there are no images.
+        """
+        if not self.images or self.top < 1 or self.repeat < 0 or self.threads < 1:
+            raise UsageError(
+                f"{len(self.images)} images, top {self.top}, repeat {self.repeat}, threads {self.threads}: "
+                "need at least 1, 1, 0 and 1"
+            )
+
+
+def run_images(request: RunRequest) -> dict[str, Any]:
+    """Run a library and return what it found, as JSON types.
+
+    Raises:
+        UsageError: a missing file.
+        HawqError: a file that cannot be read, or a library that this machine cannot run.
+    """
+    os.environ["TVM_NUM_THREADS"] = str(request.threads)  # read once, when TVM's thread pool starts
+    library = open_library(request.folder, request.runtime)
+    prepared: list[np.ndarray] = []
+    found: list[np.ndarray] = []
+    for start in range(0, len(request.images), library.batch):
+        batch = library.prepare(request.images[start : start + library.batch])
+        found.append(library(batch))
+        prepared.append(batch if request.raw or not prepared else batch[:0])  # the first one is timed below
+    integers = np.concatenate(found)
+    if request.logits:
+        write_atomically(request.logits, lambda path: _save(path, integers))
+    if request.raw:
+        write_atomically(request.raw, lambda path: np.concatenate(prepared).tofile(path))
+    document = {name: library.manifest[name] for name in ("arch", "scheme", "target", "batch")}
+    document["images"] = [
+        {"file": str(file), "top": _ranking(library, logits, request.top)}
+        for file, logits in zip(request.images, library.logits(integers), strict=True)
+    ]
+    if request.repeat:
+        document["latency"] = {**asdict(summary(_times(library, prepared[0], request.repeat))), "batch": library.batch}
+    return document
+
+
+def describe(document: Mapping[str, Any]) -> list[str]:
+    """Return what `run_images` found as lines for people."""
+    lines = []
+    for image in document["images"]:
+        lines.append(image["file"])
+        lines += [f"  {row['class']:>5}  {row['logit']:>10.4f}  {row['name'] or ''}".rstrip() for row in image["top"]]
+    if "latency" in document:
+        figures = document["latency"]
+        lines.append(
+            f"{figures['median_ms']:.3f} ms per batch of {figures['batch']} "
+            f"(p10 {figures['p10_ms']:.3f}, p90 {figures['p90_ms']:.3f}, {figures['runs']} runs, copies included)"
+        )
+    return lines
+
+
+def _ranking(library: Library, logits: np.ndarray, count: int) -> list[dict[str, Any]]:
+    """Return the best classes; equal logits rank by class, as argmax has it."""
+    order = np.argsort(-logits, kind="stable")[:count]
+    names = library.class_names
+    return [{"class": int(i), "name": names[i] if names else None, "logit": float(logits[i])} for i in order]
+
+
+def _times(library: Library, images: np.ndarray, runs: int) -> Sequence[float]:
+    """Return the milliseconds of every run of one batch."""
+    batch = np.resize(images, (library.batch, *images.shape[1:]))
+    times = []
+    for _ in range(_WARMUP + runs):
+        start = time.perf_counter()
+        library.run_batch(batch)
+        times.append((time.perf_counter() - start) * 1e3)
+    return times[_WARMUP:]
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:  # given a name, numpy would add its own suffix
+        np.save(file, array)
