@@ -1,5 +1,6 @@
 """Share work between the processes that torchrun starts; a single process is a world of one."""
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -123,6 +124,11 @@ def _peers() -> Iterator[None]:
         ) from error
 
 
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def world() -> World:
     """Return the world of this process; under torchrun connect to the others.
 
@@ -137,5 +143,6 @@ def world() -> World:
     if not dist.is_initialized():
         usual = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(os.environ.get("HAWQ_DIST_BACKEND", usual))
+        atexit.register(_leave)  # threads of gloo that outlive Python abort the process
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     return World(dist.get_rank(), dist.get_world_size())
