@@ -37,6 +37,7 @@ from hawq.train.config import TrainConfig
 from hawq.train.criterion import PLAIN, Distillation
 from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.feed import Feed
+from hawq.train.optimizers import SGD, AdamW, Optimizer
 from hawq.train.quantized import QuantizedRun, train_quantized
 from hawq.train.recipes import keeps_statistics
 from hawq.train.schedules import Cosine
@@ -62,6 +63,7 @@ class Row:
         trained: whether it is fine-tuned; otherwise calibrated alone.
         teacher: whether it also learns from the float network's logits (alpha 0.5, temperature 2).
         lr: highest learning rate.
+        optimizer: signs and ternary weights flip too rarely under SGD.
         allowed: points below F that are asked for, or None.
     """
 
@@ -72,6 +74,7 @@ class Row:
     trained: bool = True
     teacher: bool = False
     lr: float = 0.01
+    optimizer: Optimizer = SGD()
     allowed: float | None = None
 
 
@@ -90,8 +93,8 @@ ROWS = [
     Row("uniform4 LSQ+, teacher", "uniform4", "lsq+", "lsq+", teacher=True, allowed=1.0),
     Row("W2A2 LSQ+, teacher", "uniform2", "lsq+", "lsq+", teacher=True, lr=0.03, allowed=4.0),
     Row("W2A2 LQ-Nets, teacher", "uniform2", "lq-nets", "lq-nets", teacher=True, lr=0.03),
-    Row("ternary, teacher", "uniform2", "ternary", "ternary", teacher=True, lr=0.03),
-    Row("XNOR, teacher", "uniform1", "xnor", "xnor", teacher=True, lr=0.03),
+    Row("ternary, teacher", "uniform2", "ternary", "ternary", teacher=True, lr=0.005, optimizer=AdamW()),
+    Row("XNOR, teacher", "uniform1", "xnor", "xnor", teacher=True, lr=0.01, optimizer=AdamW()),
 ]
 PT2E = "torch PT2E int8"
 
@@ -135,7 +138,7 @@ class Comparison:
         """Return the accuracy of a row in integers."""
         graph = trace(self.float_network(0), (3, 32, 32))
         epochs, bits = self.epochs if row.trained else 0, self._bits(row.scheme, graph)
-        config = TrainConfig(epochs, lr=row.lr, schedule=Cosine(), channels_last=True)
+        config = TrainConfig(epochs, lr=row.lr, schedule=Cosine(), optimizer=row.optimizer, channels_last=True)
         options = QuantOptions(fix_bn=keeps_statistics(bits), weight_quantizer=row.weight,
                                act_quantizer=row.activation, asymmetric=row.scheme.startswith("all"))  # fmt: skip
         folder = self.work / row.name.replace(" ", "-").replace(",", "")
