@@ -13,7 +13,7 @@ import importlib.util
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Row:
     trained: bool = True
     teacher: bool = False
     lr: float = 0.01
-    optimizer: Optimizer = SGD()
+    optimizer: Optimizer = field(default_factory=SGD)
     allowed: float | None = None
 
 
