@@ -1,6 +1,5 @@
 """`hawq bench`: latency of a library beside the float network's."""
 
-import os
 from typing import Annotated
 
 import typer
@@ -14,17 +13,16 @@ def bench(
     data_path: opt.DataPathOption = None,
     quant_scheme: opt.SchemeOption = opt.DEFAULT_SCHEME,
     target: opt.TargetOption = "llvm",
-    threads: opt.ThreadsOption = 1,
+    threads: opt.MeasuredThreadsOption = 1,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend on each figure.")] = 2.0,
     run_dir: opt.RunDirOption = None,
     size: opt.SizeOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
-    """Measure the median latency of one batch, with pinned threads, beside PyTorch's float32 in the same run.
+    """Measure the median latency of one batch, beside PyTorch's float32 in the same run.
 
     Example: hawq bench --target llvm --threads 2
     """
-    os.environ["TVM_NUM_THREADS"] = str(threads)  # read once, when TVM's thread pool starts
     import torch
 
     from hawq.cli.console import print_json, print_table
@@ -32,11 +30,12 @@ def bench(
     from hawq.integer import IntegerProgram
     from hawq.integer.ops import PixelInput
     from hawq.runs import RunDir
+    from hawq.runtime.threads import describe_threads, use_threads
     from hawq.schemes import scheme_of
     from hawq.train.float import FloatRequest
     from tvm_export import load, measure
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(use_threads(threads))
     request, scheme = DataRequest(data, data_path, size=size), scheme_of(quant_scheme, arch)
     run = RunDir.of(arch, open_data(arch, request, seed=0).name, run_dir)
     program = IntegerProgram.load(run.program(scheme))  # before a float network is trained for nothing
@@ -57,7 +56,7 @@ def bench(
         [name, f"{x.median_ms:.3f}", f"{x.p10_ms:.3f}", f"{x.p90_ms:.3f}", x.runs, f"{slowest / x.median_ms:.2f}x"]
         for name, x in figures.items()
     ]
-    title = f"{arch}, batch {compiled.batch}, {threads} thread{'s' if threads > 1 else ''}"
+    title = f"{arch}, batch {compiled.batch}, {describe_threads(threads)}"
     print_table(title, ["network", "median (ms)", "p10", "p90", "runs", "speed"], rows)
     if as_json:
         print_json({"arch": arch, "batch": compiled.batch, "threads": threads,

@@ -1,6 +1,5 @@
 """`hawq demo`: the whole pipeline on the embedded digits, in one table."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from hawq.cli import options as opt
@@ -16,7 +15,7 @@ _SCHEMES = ("uniform8", "bops0.5", "uniform4")
 def demo(
     arch: opt.ArchOption = opt.DEFAULT_ARCH,
     run_dir: opt.RunDirOption = None,
-    threads: opt.ThreadsOption = 1,
+    threads: opt.MeasuredThreadsOption = 1,
     seed: opt.SeedOption = 0,
     as_json: opt.JsonOption = False,
 ) -> None:
@@ -26,21 +25,23 @@ def demo(
 
     What a former run left is used again: float weights, sensitivities, checkpoints and libraries.
     """
-    os.environ["TVM_NUM_THREADS"] = str(threads)  # read once, when TVM's thread pool starts
     import torch
 
     from hawq.cli.console import console, print_json, print_table
     from hawq.cli.session import DataRequest, open_session
+    from hawq.runtime.threads import describe_threads, use_threads
     from hawq.train.evaluate import accuracy
     from hawq.train.float import FloatRequest
 
+    use_threads(threads)
     session = open_session(FloatRequest(arch, seed=seed), DataRequest("digits"), run_dir)
     with torch.inference_mode():
         reference = accuracy(session.model, session.data.batches("test", 128))
     results = [_scheme(session, bits, reference, threads, seed) for bits in _configs(session, seed)]
     header = ["scheme", "size (MiB)", "BOPS (G)", "float top-1", "integer top-1", "latency (ms)", "bit-exact"]
     print_table(
-        f"{arch} on {len(session.data.test)} handwritten digits; latency: median, batch 1, llvm, {threads} thread(s)",
+        f"{arch} on {len(session.data.test)} handwritten digits; "
+        f"latency: median, batch 1, llvm, {describe_threads(threads)}",
         header,
         [[r[name] for name in header] for r in results],
     )

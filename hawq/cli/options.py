@@ -24,6 +24,7 @@ __all__ = [
     "JsonOption",
     "LatencyTableOption",
     "MeanOption",
+    "MeasuredThreadsOption",
     "MetricOption",
     "NetworkOption",
     "NumClassesOption",
@@ -111,7 +112,10 @@ SchemeOption = Annotated[
     typer.Option("--quant-scheme", "--scheme", help="uniform8, uniform4, a searched or published scheme, or a .json."),
 ]
 TargetOption = Annotated[str, typer.Option("--target", help="llvm (CPU) or cuda.")]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU threads, pinned.")]
+MeasuredThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU threads to measure with.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads of the library.", show_default="one a core")
+]
 MetricOption = Annotated[
     str,
     typer.Option(

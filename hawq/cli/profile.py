@@ -1,6 +1,5 @@
 """`hawq profile`: the latency table that a search with a latency budget needs."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,7 +36,7 @@ def profile(
     bits: Annotated[str, typer.Option("--bits", help="Widths to measure, each 2..8.")] = "4,8",
     apart: Annotated[bool, typer.Option("--apart", help="Measure every pair of weight and activation width.")] = False,
     batch_size: Annotated[int, typer.Option("--batch", "--batch-size", "-b", min=1, help="Images per call.")] = 1,
-    threads: opt.ThreadsOption = 1,
+    threads: opt.MeasuredThreadsOption = 1,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend on each pair of bits.")] = 4.0,
     output: Annotated[
         Path | None,
@@ -57,7 +56,6 @@ def profile(
 
     Latency depends on shapes and not on weights: where the run has none, random ones do, and nothing is trained.
     """
-    os.environ["TVM_NUM_THREADS"] = str(threads)  # read once, when TVM's thread pool starts
     import torch
     import tvm
 
@@ -67,12 +65,13 @@ def profile(
     from hawq.graph.trace import trace
     from hawq.hardware import present_device
     from hawq.runs import RunDir
+    from hawq.runtime.threads import use_threads
     from hawq.train.float import FloatRequest
     from search import LatencyTable, options, save_table
     from tvm_export.profile import profile as measure_programs
     from tvm_export.profile import steps, uniform_program
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(use_threads(threads))
     device = present_device(target)
     pairs = options(opt.parse_widths(bits), apart=apart)
     images = open_data(arch, DataRequest(data, data_path, size=size), seed)

@@ -13,7 +13,7 @@ def run(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     top: Annotated[int, typer.Option("--top", min=1, help="Classes to name for each image.")] = 5,
     repeat: Annotated[int, typer.Option("--repeat", min=0, help="Time the first batch this often.")] = 0,
-    threads: opt.ThreadsOption = 1,
+    threads: opt.ThreadsOption = None,
     tvm_runtime: Annotated[
         Path | None,
         typer.Option("--tvm-runtime", help="Folder of libtvm_runtime.so.", show_default="that of apache-tvm"),

@@ -15,6 +15,7 @@ def verify(
     target: opt.TargetOption = "llvm",
     images: Annotated[int, typer.Option("--images", "-n", min=1, help="Test images to compare on.")] = 256,
     until: Annotated[str | None, typer.Option("--until", help="Compare every tensor up to this op, or 'all'.")] = None,
+    threads: opt.ThreadsOption = None,
     run_dir: opt.RunDirOption = None,
     size: opt.SizeOption = None,
     mean: opt.MeanOption = None,
@@ -35,10 +36,12 @@ def verify(
     from hawq.integer import IntegerProgram
     from hawq.integer.ops import PixelInput
     from hawq.runs import RunDir
+    from hawq.runtime.threads import describe_threads, use_threads
     from hawq.schemes import scheme_of
     from tvm_export import load
     from tvm_export import verify as compare
 
+    count = use_threads(threads)
     request = DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation)
     found = open_data(arch, request, seed=0)
     run = RunDir.of(arch, found.name, run_dir)
@@ -55,5 +58,5 @@ def verify(
     report.raise_if_failed()
     console.print(
         f"bit-exact: {report.integers:,} integers of {len(report.tensors)} tensors equal over {report.images} images "
-        f"({scheme}, {target})"
+        f"({scheme}, {'cuda' if target == 'cuda' else f'{target}, {describe_threads(count)}'})"
     )

@@ -15,7 +15,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("images", type=Path, nargs="+", help="image files")
     parser.add_argument("--top", type=int, default=5, help="classes to name for each image (default 5)")
     parser.add_argument("--repeat", type=int, default=0, help="time the first batch this often")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default one a core)")
     parser.add_argument("--tvm-runtime", type=Path, dest="runtime", help="folder of libtvm_runtime.so")
     parser.add_argument("--logits", type=Path, help="write the integer logits to this .npy file")
     parser.add_argument("--raw", type=Path, help="write the prepared images to this file, as bare bytes")

@@ -1,6 +1,5 @@
 """Run a library on image files: what `hawq run` and `python -m hawq.runtime` have in common."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from hawq.errors import UsageError
 from hawq.files import write_atomically
 from hawq.runtime.latency import summary
 from hawq.runtime.library import Library, open_library
+from hawq.runtime.threads import describe_threads, use_threads
 
 __all__ = ["RunRequest", "describe", "run_images"]
 
@@ -28,7 +28,7 @@ class RunRequest:
         images: image files.
         top: classes to name for each image.
         repeat: timed runs of the first batch, 0 for none.
-        threads: CPU threads of the library.
+        threads: CPU threads of the library, None for one a core.
         runtime: folder of TVM's runtime libraries, None to look for them.
         logits: `.npy` file for the integer logits, int32, (N, classes).
         raw: file for the prepared images as bare bytes, as the C++ example reads them.
@@ -38,7 +38,7 @@ class RunRequest:
     images: tuple[Path, ...]
     top: int = 5
     repeat: int = 0
-    threads: int = 1
+    threads: int | None = None
     runtime: Path | None = None
     logits: Path | None = None
     raw: Path | None = None
@@ -49,10 +49,9 @@ class RunRequest:
         Raises:
             UsageError: one is too small, or there are no images.
         """
-        if not self.images or self.top < 1 or self.repeat < 0 or self.threads < 1:
+        if not self.images or self.top < 1 or self.repeat < 0:
             raise UsageError(
-                f"{len(self.images)} images, top {self.top}, repeat {self.repeat}, threads {self.threads}: "
-                "need at least 1, 1, 0 and 1"
+                f"{len(self.images)} images, top {self.top}, repeat {self.repeat}: need at least 1, 1 and 0"
             )
 
 
@@ -60,10 +59,10 @@ def run_images(request: RunRequest) -> dict[str, Any]:
     """Run a library and return what it found, as JSON types.
 
     Raises:
-        UsageError: a missing file.
+        UsageError: a missing file, or no possible number of threads.
         HawqError: a file that cannot be read, or a library that this machine cannot run.
     """
-    os.environ["TVM_NUM_THREADS"] = str(request.threads)  # read once, when TVM's thread pool starts
+    threads = use_threads(request.threads)
     library = open_library(request.folder, request.runtime)
     prepared: list[np.ndarray] = []
     found: list[np.ndarray] = []
@@ -77,6 +76,7 @@ def run_images(request: RunRequest) -> dict[str, Any]:
     if request.raw:
         write_atomically(request.raw, lambda path: np.concatenate(prepared).tofile(path))
     document = {name: library.manifest[name] for name in ("arch", "scheme", "target", "batch")}
+    document["threads"] = threads
     document["images"] = [
         {"file": str(file), "top": _ranking(library, logits, request.top)}
         for file, logits in zip(request.images, library.logits(integers), strict=True)
@@ -92,6 +92,8 @@ def describe(document: Mapping[str, Any]) -> list[str]:
     for image in document["images"]:
         lines.append(image["file"])
         lines += [f"  {row['class']:>5}  {row['logit']:>10.4f}  {row['name'] or ''}".rstrip() for row in image["top"]]
+    on = "GPU" if document["target"] == "cuda" else describe_threads(document["threads"])
+    lines.append(f"{document['arch']}, {document['scheme']}, {document['target']}: {on}")
     if "latency" in document:
         figures = document["latency"]
         lines.append(

@@ -51,8 +51,9 @@ sys.exit(code)
 
 @pytest.fixture(autouse=True)
 def restored_environment(monkeypatch):
-    """Undo what the command sets for TVM's thread pool."""
+    """Fix the default number of threads, and undo what the command sets for TVM's thread pool."""
     monkeypatch.setenv("TVM_NUM_THREADS", "1")
+    monkeypatch.setenv("TVM_BIND_THREADS", "0")
 
 
 def alone(*arguments):
@@ -147,6 +148,7 @@ def test_both_commands_answer_alike(exported, files, monkeypatch, capsys):
         assert latency["runs"] == 4
         assert 0 < latency["p10_ms"] <= latency["median_ms"] <= latency["p90_ms"]
     assert plain == rich
+    assert plain["threads"] == 1
     assert len(plain["images"][0]["top"]) == 2
 
 
@@ -158,6 +160,7 @@ def test_both_commands_answer_alike(exported, files, monkeypatch, capsys):
         (["{folder}", "{text}"], 1, "is no image of a known format"),
         (["{folder}", "{cut}"], 1, "cannot be decoded"),
         (["{folder}", "{image}", "--top", "0"], 2, "top 0"),
+        (["{folder}", "{image}", "--threads", "0"], 2, "--threads 0: give at least 1 thread"),
         (["{folder}", "{image}", "--tvm-runtime", "absent"], 2, "libtvm_runtime.so is not in absent: copy it"),
     ],
 )
