@@ -23,7 +23,7 @@ struct Index {
   int x = 0, y = 0, z = 0;
 };
 
-constexpr int kMost = 128;  // threads of the blocks we launch
+constexpr int kMost = 256;  // threads of the blocks we launch
 constexpr size_t kStack = 1 << 16;
 
 struct Barrier {
@@ -37,6 +37,18 @@ inline std::vector<char> stacks(kMost* kStack);
 inline int current, threads;
 inline Barrier block_barrier, warp_barriers[kMost / 32];
 inline unsigned exchange[kMost / 32][32][16];
+inline const char* rows[kMost / 32][32];
+inline char* dynamic_shared;  // the kernel's, of the size it is launched with
+inline bool eager;  // copies are done where they begin, instead of where the thread waits for them: both are allowed
+
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes;
+  bool exists;
+};
+
+inline std::vector<std::vector<Copy>> groups[kMost];  // under way, the open one last
 
 inline void wait(Barrier& barrier, int size) {
   const int generation = barrier.generation;
@@ -64,6 +76,7 @@ void run_block(F call) {
   body<F> = &call;
   block_barrier = {};
   for (Barrier& barrier : warp_barriers) barrier = {};
+  for (auto& of_thread : groups) of_thread.assign(1, {});
   for (int i = 0; i < threads; ++i) {
     getcontext(&fibers[i]);
     fibers[i].uc_stack.ss_sp = stacks.data() + i * kStack;
@@ -91,21 +104,24 @@ inline void on_fault(int number) {
   setcontext(&before_grid);
 }
 
-// Return 0, or the signal a thread stopped with: SIGSEGV beyond an argument, SIGILL or SIGTRAP where a sanitizer objects.
+// Return 0, or the signal a thread stopped with: SIGSEGV beyond an argument, SIGILL or SIGTRAP where a sanitizer objects,
+// SIGUSR1 where rows of a matrix share banks.
 template <class F>
-int run_grid(int grid_x, int grid_y, int block, F call) {
-  constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE};
-  static struct sigaction before[5];
+int run_grid(int grid_x, int grid_y, int block, void* shared, bool copies_are_eager, F call) {
+  constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGUSR1};
+  static struct sigaction before[6];
   struct sigaction action = {};
   action.sa_handler = on_fault;
-  for (int i = 0; i < 5; ++i) sigaction(kSignals[i], &action, &before[i]);
+  for (int i = 0; i < 6; ++i) sigaction(kSignals[i], &action, &before[i]);
   threads = block;
+  dynamic_shared = static_cast<char*>(shared);
+  eager = copies_are_eager;
   fault = 0;
   getcontext(&before_grid);
   if (fault == 0)
     for (block_index.y = 0; block_index.y < grid_y; ++block_index.y)
       for (block_index.x = 0; block_index.x < grid_x; ++block_index.x) run_block(call);
-  for (int i = 0; i < 5; ++i) sigaction(kSignals[i], &before[i], nullptr);
+  for (int i = 0; i < 6; ++i) sigaction(kSignals[i], &before[i], nullptr);
   return fault;
 }
 
@@ -134,6 +150,24 @@ void mma(int* c, const unsigned* a, const unsigned* b) {
   wait_warp();
 }
 
+inline void perform(const Copy& copy) {
+  if (copy.exists) memcpy(copy.to, copy.from, copy.bytes); else memset(copy.to, 0, copy.bytes);
+}
+
+// Load four matrices of 8 rows x 16 bytes; the rows of each must lie in different banks.
+inline void load_matrices(unsigned (&words)[4], const void* row) {
+  const int warp = thread_index.x / 32, lane = thread_index.x % 32;
+  rows[warp][lane] = static_cast<const char*>(row);
+  wait_warp();
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    unsigned banks = 0;
+    for (int i = 0; i < 8; ++i) banks |= 1u << (rows[warp][matrix * 8 + i] - dynamic_shared) / 16 % 8;
+    if (banks != 255) raise(SIGUSR1);
+    words[matrix] = reinterpret_cast<const unsigned*>(rows[warp][matrix * 8 + lane / 4])[lane % 4];
+  }
+  wait_warp();
+}
+
 }  // namespace emulator
 
 #define threadIdx emulator::thread_index
@@ -148,7 +182,33 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   return out;
 }
 
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+
 namespace hawq {
+using emulator::load_matrices;
+
+template <int kBytes>
+void begin_copy(void* to, const void* from, bool exists) {
+  const emulator::Copy copy{to, from, kBytes, exists};
+  if (emulator::eager || HAWQ_ARCH < 800)
+    emulator::perform(copy);
+  else
+    emulator::groups[emulator::current].back().push_back(copy);
+}
+
+inline void end_group() { emulator::groups[emulator::current].emplace_back(); }
+
+template <int kLeft>
+void wait_groups() {
+  auto& groups = emulator::groups[emulator::current];
+  while (groups.size() > kLeft + 1) {  // the open one does not count
+    for (const emulator::Copy& copy : groups.front()) emulator::perform(copy);
+    groups.erase(groups.begin());
+  }
+}
+
 #define EMULATE16(NAME, BITS, SIGNED) \
   inline void NAME(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::mma<BITS, SIGNED, 16, 8>(c, a, b); }
 #define EMULATE8(NAME, BITS, SIGNED)                              \

@@ -6,7 +6,8 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import tvm_ffi
 from torch import Tensor
 
 from hawq.integer import IntegerProgram
+from tvm_export.backend import Kernel
 from tvm_export.cuda.backend import CudaBackend
 from tvm_export.cuda.toolchain import enable_cuda_modules
 from tvm_export.definitions import Site
@@ -24,6 +26,7 @@ from tvm_export.lower import sites
 
 _HEADER = Path(__file__).parent / "cuda_emulator.h"
 _KERNEL = re.compile(r'extern "C" __global__ void[^(]*\([\d, ]+\) (\w+)\(([^)]*)\) \{')
+_SHARED = re.compile(r"extern __shared__ __align__\(\d+\) uchar (\w+)\[\];")
 _SANITIZE = ("signed-integer-overflow", "alignment", "shift-exponent")
 _ALIGNMENT, _NOISE, _PROT_NONE = 64, 0xA5, 0
 
@@ -45,12 +48,32 @@ def cuda_source(functions: dict[str, tvm.tirx.PrimFunc]) -> str:
     return "\n".join(found)
 
 
-def launch_size(function: tvm.tirx.PrimFunc) -> dict[str, int]:
-    """Return the extent of every thread axis a function launches."""
+@dataclass(frozen=True)
+class Launch:
+    """One of the kernels a function starts: the extent of every thread axis, and the bytes of dynamic shared memory."""
+
+    extents: dict[str, int]
+    shared_bytes: int = 0
+
+
+def launches(function: tvm.tirx.PrimFunc) -> list[Launch]:
+    """Return the kernels that a function starts, in order."""
     text = function.script()
-    bound = re.findall(r'thread_binding\((\d+), thread="([\w.]+)"\)', text)
-    launched = re.findall(r'launch_thread\("([\w.]+)", (\d+)\)', text)
-    return {axis: int(extent) for extent, axis in bound} | {axis: int(extent) for axis, extent in launched}
+    bound = {axis: int(extent) for extent, axis in re.findall(r'thread_binding\((\d+), thread="([\w.]+)"\)', text)}
+    if bound:
+        return [Launch(bound)]
+    found = []
+    for part in re.split(r'(?=T\.launch_thread\("blockIdx\.x")', text)[1:]:
+        extents = {axis: int(extent) for axis, extent in re.findall(r'launch_thread\("([\w.]+)", (\d+)\)', part)}
+        shared = re.search(r'T\.alloc_buffer\(\((\d+),\), "uint8", scope="shared\.dyn"\)', part)
+        found.append(Launch(extents, int(shared[1]) if shared else 0))
+    return found
+
+
+def workspaces(function: tvm.tirx.PrimFunc) -> dict[str, np.ndarray]:
+    """Return the memory that a function's kernels share, by name, full of noise."""
+    found = re.findall(r'(\w+) = T\.alloc_buffer\(\((\d+),\), "int32"\)', function.script())
+    return {name: np.full(int(size), 0x5A5A5A5A, np.int32) for name, size in found}
 
 
 class FencedArray:
@@ -84,9 +107,10 @@ class Emulator:
             self._arguments[name] = [re.search(r"(\w+?)_ptr", p)[1] for p in parameters.split(",")]
             passed = ", ".join(f"({kind})p[{i}]" for i, kind in enumerate(types))
             runners += (
-                f'extern "C" int run_{name}(void** p, int x, int y, int block) '
-                f"{{ return emulator::run_grid(x, y, block, [=] {{ {name}({passed}); }}); }}\n"
+                f'extern "C" int run_{name}(void** p, int x, int y, int block, void* shared, bool eager) '
+                f"{{ return emulator::run_grid(x, y, block, shared, eager, [=] {{ {name}({passed}); }}); }}\n"
             )
+        source = _SHARED.sub(r"char* \1 = emulator::dynamic_shared;", source)
         code, library = folder / "kernels.cpp", folder / f"{arch}.so"
         code.write_text(f'#include "{_HEADER}"\n{source}\n{runners}')
         flags = [f"-DHAWQ_ARCH={arch.removeprefix('sm_')}0", "-DHAWQ_EMULATED", f"-I{folder}"]
@@ -95,13 +119,25 @@ class Emulator:
         subprocess.run(command, check=True)
         self._library = ctypes.CDLL(str(library))
 
-    def run(self, kernel: str, extents: dict[str, int], arguments: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Launch one kernel and return its arguments as it leaves them."""
+    def run(
+        self, kernel: str, launch: Launch, arguments: dict[str, np.ndarray], *, eager: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Launch one kernel and return its arguments as it leaves them.
+
+        Args:
+            kernel: its name.
+            launch: its size.
+            arguments: by name.
+            eager: do asynchronous copies where they begin; else only where the thread waits for them.
+        """
         fenced = {name: FencedArray(arguments[name]) for name in self._arguments[kernel]}
         pointers = [memory.array.ctypes.data for memory in fenced.values()]
         packed = (ctypes.c_void_p * len(pointers))(*pointers)
-        grid = extents.get("blockIdx.x", 1), extents.get("blockIdx.y", 1), extents["threadIdx.x"]
-        fault = getattr(self._library, f"run_{kernel}")(packed, *grid)
+        grid = [launch.extents.get(axis, 1) for axis in ("blockIdx.x", "blockIdx.y", "threadIdx.x")]
+        shared = FencedArray(np.full(launch.shared_bytes, _NOISE, np.uint8))
+        at = ctypes.c_void_p(shared.array.ctypes.data)
+        fault = getattr(self._library, f"run_{kernel}")(packed, *grid, at, eager)
+        assert fault != signal.SIGUSR1, f"{kernel} on {self._arch} has bank conflicts"
         assert fault != signal.SIGSEGV, f"{kernel} on {self._arch} reads or writes beyond its arguments"
         assert fault == 0, f"{kernel} on {self._arch} overflows a signed integer or reads a word off its alignment"
         return {name: memory.array for name, memory in fenced.items()}
@@ -110,23 +146,26 @@ class Emulator:
 class EmulatedKernels:
     """The CUDA kernels of some ops; the text is the same for every architecture, the branches it takes are not."""
 
-    def __init__(self, placed: Sequence[Site]) -> None:
-        backend = CudaBackend(["sm_80"])
+    def __init__(self, placed: Sequence[Site], make: Callable[[Site], Kernel] | None = None) -> None:
+        make = make or CudaBackend(["sm_80"]).kernel
         self.sites = list(placed)
-        self._kernels = [backend.kernel(site) for site in self.sites]
+        self._kernels = [make(site) for site in self.sites]
         self._source = cuda_source({f"op{index}": kernel.function for index, kernel in enumerate(self._kernels)})
 
     def on(self, arch: str, folder: Path) -> Emulator:
         """Return the kernels compiled for one architecture."""
         return Emulator(self._source, arch, folder)
 
-    def run(self, emulator: Emulator, index: int, values: Sequence[np.ndarray]) -> np.ndarray:
+    def run(self, emulator: Emulator, index: int, values: Sequence[np.ndarray], *, eager: bool = False) -> np.ndarray:
         """Return the output, as stored, of one kernel on stored activations."""
         kernel, site = self._kernels[index], self.sites[index]
         out = np.full(site.out.shape(site.batch), 85, site.out.dtype)  # padding must not need zeros
         names = [parameter.name for parameter in kernel.function.params]
-        arguments = dict(zip(names, [*values, *kernel.constants, out], strict=True))
-        return emulator.run(f"op{index}_kernel", launch_size(kernel.function), arguments)[names[-1]]
+        arguments = dict(zip(names, [*values, *kernel.constants, out], strict=True)) | workspaces(kernel.function)
+        for number, launch in enumerate(launches(kernel.function)):
+            name = f"op{index}_kernel_{number}" if number else f"op{index}_kernel"
+            arguments |= emulator.run(name, launch, arguments, eager=eager)
+        return arguments[names[-1]]
 
 
 class EmulatedNetwork:

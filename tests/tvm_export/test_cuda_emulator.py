@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cuda_emulator import Emulator
+from cuda_emulator import Emulator, Launch
 
 KERNEL = """
 extern "C" __global__ void __launch_bounds__(32) op0_kernel(int* __restrict__ x_ptr, int* __restrict__ y_ptr) {{
@@ -14,7 +14,7 @@ X = (np.arange(32) + 2**31 - 32).astype(np.int32)
 
 def run(expression, folder):
     emulator = Emulator(KERNEL.format(expression=expression), "sm_80", folder)
-    return emulator.run("op0_kernel", {"threadIdx.x": 32}, {"x": X, "y": np.zeros(32, np.int32)})["y"]
+    return emulator.run("op0_kernel", Launch({"threadIdx.x": 32}), {"x": X, "y": np.zeros(32, np.int32)})["y"]
 
 
 def test_threads_run_and_the_caller_keeps_its_arrays(tmp_path):

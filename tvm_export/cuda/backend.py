@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import tvm
@@ -15,6 +15,7 @@ from tvm_export.cuda.conv_mma import conv_mma, suits
 from tvm_export.cuda.device import ARCHITECTURES, present_architecture
 from tvm_export.cuda.resources import KernelResources
 from tvm_export.cuda.schedule import schedule
+from tvm_export.cuda.source import SHARED_BYTES
 from tvm_export.cuda.toolchain import compile_source, enable_cuda_modules
 from tvm_export.definitions import Site, define
 from tvm_export.storage import Storage, round_up
@@ -54,11 +55,11 @@ class CudaBackend:
         self.kernels: list[KernelResources] = []
 
     def storage(self, kind: TensorType, *, image: bool) -> Storage:
-        """Return rows of whole chunks of the tensor cores: 64 codes of 4 bits, 32 of 8; wider codes by 16."""
+        """Return rows of whole vectors of 16 bytes; bytes of an image's few channels by 4."""
         channels = kind.shape[0]
         if kind.bits <= 4:
-            return Storage(kind, round_up(channels, 64), packed=True)
-        return Storage(kind, round_up(channels, 32 if kind.bits <= 8 else 16))
+            return Storage(kind, round_up(channels, 32), packed=True)
+        return Storage(kind, round_up(channels, 4 if image and channels <= 4 else 16))
 
     def kernel(self, site: Site) -> CudaKernel:
         """Return the kernel of one op.
@@ -74,7 +75,7 @@ class CudaBackend:
                     "index at most 2^31; export with a smaller --batch"
                 )
         if suits(site):
-            return CudaKernel(*conv_mma(site))
+            return CudaKernel(*conv_mma(site, self.architectures))
         definition = define(site)
         return CudaKernel(schedule(definition), tuple(array for _, array in definition.constants))
 
@@ -86,11 +87,15 @@ class CudaBackend:
         """
         enable_cuda_modules()
         self.kernels = []
+        dynamic = {f"{name.name_hint}_kernel": _shared_bytes(f) for name, f in module.functions.items()}
 
         # the text is plain CUDA that selects instructions by architecture, so one compilation serves all of them
         def machine_code(code: str, *_: Any) -> bytes:
             made = compile_source(str(code), self.architectures)
-            self.kernels += made.kernels
+            self.kernels += [
+                replace(kernel, shared_bytes=kernel.shared_bytes + dynamic.get(kernel.name, 0))
+                for kernel in made.kernels
+            ]
             return made.image
 
         tvm_ffi.register_global_func("tvm_callback_cuda_compile", machine_code, override=True)
@@ -102,6 +107,11 @@ class CudaBackend:
         """Return what the manifest says about the target, and about the kernels compiled last."""
         kernels = [asdict(kernel) for kernel in self.kernels]
         return {"target": "cuda", "architectures": list(self.architectures), "kernels": kernels}
+
+
+def _shared_bytes(function: Any) -> int:
+    attributes = function.attrs
+    return int(attributes[SHARED_BYTES]) if attributes and SHARED_BYTES in attributes else 0
 
 
 def _pipeline() -> tvm.transform.Pass:

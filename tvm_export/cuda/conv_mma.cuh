@@ -1,200 +1,214 @@
 // Convolve on integer tensor cores: an implicit GEMM of pixels x taps by taps x output channels, exact in int32.
 //
-// One family serves every layer. P, a struct of constants per layer, says the geometry and the storage; HAWQ_ARCH, the
-// architecture the compiler works for, says the instruction:
-//   sm_75          m8n8k16 (int8), m8n8k32 (int4)
-//   sm_80 .. 89    m16n8k32 (int8), m16n8k64 (int4)
-//   sm_90 on       m16n8k32; 4-bit codes are widened to bytes on their way into shared memory, for these
-//                  architectures have no 4-bit tensor cores
-// Layers that mix 4- and 8-bit operands widen the 4-bit one on every architecture.
-//
-// A block of 128 threads makes a tile of 64 pixels x 64 channels; each of its 4 warps a 32 x 32 part, as 2 x 4
-// fragments of 16 x 8. Both operands pass through shared memory in chunks of 8 words a row.
+// One family serves every layer. P, a struct of constants per layer, says the geometry, the storage and the tile:
+//   kHeight, kWidth, kPixelBytes (of the stored channels), kOutHeight, kOutWidth, kOutStored, kPixels (of all images);
+//   kKernelH, kKernelW, kStrideH, kStrideW, kTop, kLeft, kDilationH, kDilationW, kPadded; kNibblesX, kNibblesW
+//   (storage), kSigned (input), kScaleW (16 sums fit), kFill (a word of the code that pads), kVector (bytes copied at
+//   once); kTileM, kTileN, kWarpsM, kWarpsN, kStep (bytes of the wider operand), kStages, kSlices.
+// The sum over the taps and channels of a window is one long row of bytes, so a step may span taps. Blocks take steps
+// in turn through kStages buffers of shared memory that asynchronous copies fill ahead of the tensor cores. Where they
+// cannot multiply codes as stored (4 bits on sm_90, 4 x 8 bits), codes are widened in registers; weights are packed so
+// that what is widened meets its factor.
 #ifndef HAWQ_CONV_MMA
 #define HAWQ_CONV_MMA
 
-#ifndef HAWQ_ARCH
-#ifdef __CUDA_ARCH__
-#define HAWQ_ARCH __CUDA_ARCH__
-#else
-#define HAWQ_ARCH 0
-#endif
-#endif
-
 namespace hawq {
 
-constexpr int kTile = 64, kThreads = 128, kWords = 8;
-constexpr int kStride = kWords + 4;  // words between rows in shared memory: the 8 rows of a fragment hit 32 banks
+// A tile of a layer, and what the architecture makes of it.
+template <class P>
+struct ConvTile {
+  static constexpr int kTileM = P::kTileM, kTileN = P::kTileN, kWarpsM = P::kWarpsM, kWarpsN = P::kWarpsN;
+  static constexpr int kThreads = kWarpsM * kWarpsN * 32;
+  static constexpr int kFragmentsM = kTileM / kWarpsM / 16, kFragmentsN = kTileN / kWarpsN / 8;
+  static constexpr bool kNibbles = P::kNibblesX && P::kNibblesW && HAWQ_ARCH < 900;  // multiplied as they are
+  static constexpr bool kWidenX = P::kNibblesX && !kNibbles, kWidenW = P::kNibblesW && !kNibbles;
+  static constexpr int kRowX = P::kNibblesX && !P::kNibblesW ? P::kStep / 2 : P::kStep;  // bytes of a step
+  static constexpr int kRowW = P::kNibblesW && !P::kNibblesX ? P::kStep / 2 : P::kStep;
+  static constexpr int kStages = HAWQ_ARCH >= 800 || P::kStages < 2 ? P::kStages : 2;
+  static constexpr int kStageBytes = kTileM * kRowX + kTileN * kRowW, kSharedBytes = P::kStages * kStageBytes;
+  static constexpr int kRowBytes = P::kKernelH * P::kKernelW * P::kPixelBytes;  // of a window
+  static constexpr int kSteps = (kRowBytes + kRowX - 1) / kRowX;
 
-#ifndef HAWQ_EMULATED  // an emulator of the instructions brings its own
-#define HAWQ_MMA16(NAME, SHAPE, SIGN_A, SIGN_B)                                                                 \
-  __device__ __forceinline__ void NAME(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {           \
-    asm volatile("mma.sync.aligned." SHAPE ".row.col.s32." SIGN_A "." SIGN_B                                    \
-                 ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                   \
-                 : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                               \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                           \
+  // The first pixel of a fragment, and this lane's first channel of one, within the tile.
+  static __device__ __forceinline__ int pixel(int warp_m, int m) { return (warp_m * kFragmentsM + m) * 16; }
+  static __device__ __forceinline__ int channel(int warp_n, int lane, int n) {
+    return (warp_n * kFragmentsN + n) * 8 + lane % 4 * 2;
   }
-#define HAWQ_MMA8(NAME, SHAPE, SIGN_A, SIGN_B)                                                                  \
-  __device__ __forceinline__ void NAME(int& c0, int& c1, unsigned a, unsigned b) {                              \
-    asm volatile("mma.sync.aligned." SHAPE ".row.col.s32." SIGN_A "." SIGN_B ".s32 {%0,%1}, {%2}, {%3}, {%0,%1};" \
-                 : "+r"(c0), "+r"(c1)                                                                           \
-                 : "r"(a), "r"(b));                                                                             \
-  }
-#if HAWQ_ARCH >= 800
-HAWQ_MMA16(mma_m16n8k32_u8, "m16n8k32", "u8", "s8")
-HAWQ_MMA16(mma_m16n8k32_s8, "m16n8k32", "s8", "s8")
-#if HAWQ_ARCH < 900
-HAWQ_MMA16(mma_m16n8k64_u4, "m16n8k64", "u4", "s4")
-HAWQ_MMA16(mma_m16n8k64_s4, "m16n8k64", "s4", "s4")
-#endif
-#else
-HAWQ_MMA8(mma_m8n8k16_u8, "m8n8k16", "u8", "s8")
-HAWQ_MMA8(mma_m8n8k16_s8, "m8n8k16", "s8", "s8")
-HAWQ_MMA8(mma_m8n8k32_u4, "m8n8k32", "u4", "s4")
-HAWQ_MMA8(mma_m8n8k32_s4, "m8n8k32", "s4", "s4")
-#endif
-#endif
+};
 
-// c += a * b for a fragment of 16 pixels x 8 channels over 8 words of each row.
-template <bool kNibbles, bool kSigned>
-__device__ __forceinline__ void multiply(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-#if HAWQ_ARCH >= 800
-#if HAWQ_ARCH < 900
-  if constexpr (kNibbles) {
-    if constexpr (kSigned) mma_m16n8k64_s4(c, a, b); else mma_m16n8k64_u4(c, a, b);
-    return;
-  }
-#endif
-  if constexpr (kSigned) mma_m16n8k32_s8(c, a, b); else mma_m16n8k32_u8(c, a, b);
-#else
+// Where a byte of a row lies in shared memory: 16-byte vectors change places within each 128 bytes, so that the same
+// vector of 8 rows in succession lies in 8 different groups of banks.
+template <int kRow>
+__device__ __forceinline__ int swizzled(int row, int byte) {
+  return row * kRow + ((byte / 16 ^ row / (128 / kRow) % (kRow / 16)) * 16 | byte % 16);
+}
+
+// Load the 32 bytes at `byte` of 16 rows: words [0], [1] of the first 16 bytes of rows 0..7 and 8..15, then those of
+// the last 16 bytes; with kRowsLast, words of rows 0..7 first.
+template <int kRow, bool kRowsLast>
+__device__ __forceinline__ void load_fragment(unsigned (&words)[4], const char* tile, int row, int byte) {
+  const int lane = threadIdx.x % 32, matrix = lane / 8;
+  const int rows = kRowsLast ? matrix / 2 : matrix % 2, bytes = kRowsLast ? matrix % 2 : matrix / 2;
+  load_matrices(words, tile + swizzled<kRow>(row + rows * 8 + lane % 8, byte + bytes * 16));
+}
+
+// The rows of pixels this thread copies: every kPass-th, and of each the same vector.
+template <class P>
+struct PixelRows {
+  using Tile = ConvTile<P>;
+  static constexpr int kVectors = Tile::kRowX / P::kVector, kPass = Tile::kThreads / kVectors;
+  static constexpr int kCount = (P::kTileM + kPass - 1) / kPass;
+  int offset[kCount], h[kCount], w[kCount];
+
+  __device__ __forceinline__ explicit PixelRows(int first_pixel) {
 #pragma unroll
-  for (int rows = 0; rows < 2; ++rows) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {  // a[half * 2 + rows]: 8 rows of the fragment, 4 words of each
-      int &c0 = c[rows * 2], &c1 = c[rows * 2 + 1];
-      const unsigned x = a[half * 2 + rows], y = b[half];
-      if constexpr (kNibbles) {
-        if constexpr (kSigned) mma_m8n8k32_s4(c0, c1, x, y); else mma_m8n8k32_u4(c0, c1, x, y);
-      } else {
-        if constexpr (kSigned) mma_m8n8k16_s8(c0, c1, x, y); else mma_m8n8k16_u8(c0, c1, x, y);
-      }
+    for (int i = 0; i < kCount; ++i) {
+      const int pixel = first_pixel + threadIdx.x / kVectors + i * kPass;
+      const int image = pixel / (P::kOutHeight * P::kOutWidth);
+      h[i] = pixel / P::kOutWidth % P::kOutHeight * P::kStrideH - P::kTop;
+      w[i] = pixel % P::kOutWidth * P::kStrideW - P::kLeft;
+      offset[i] = ((image * P::kHeight + h[i]) * P::kWidth + w[i]) * P::kPixelBytes;
+      if (pixel >= P::kPixels) h[i] = -(1 << 30);  // outside of every map
     }
   }
-#endif
-}
 
-// Widen 8 codes of 4 bits to 8 bytes, in order.
-template <bool kSigned>
-__device__ __forceinline__ void widen(unsigned nibbles, unsigned& first, unsigned& second) {
-  unsigned even = nibbles & 0x0F0F0F0Fu, odd = (nibbles >> 4) & 0x0F0F0F0Fu;
-  if constexpr (kSigned) {  // copy bit 3 of every byte into bits 4..7
-    even |= (even & 0x08080808u) * 0x1Eu;
-    odd |= (odd & 0x08080808u) * 0x1Eu;
+  __device__ __forceinline__ void bring(const char* x, int step, char* tile) const {
+    const int byte = threadIdx.x % kVectors * P::kVector, at = step * Tile::kRowX + byte;
+    const int tap = at / P::kPixelBytes;
+    const int kh = tap / P::kKernelW * P::kDilationH, kw = tap % P::kKernelW * P::kDilationW;
+    const int moved = (kh * P::kWidth + kw) * P::kPixelBytes + at % P::kPixelBytes;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int row = threadIdx.x / kVectors + i * kPass;
+      if (P::kTileM % kPass && row >= P::kTileM) break;
+      bool exists = static_cast<unsigned>(h[i] + kh) < P::kHeight;
+      if constexpr (P::kPadded) exists = exists && static_cast<unsigned>(w[i] + kw) < P::kWidth;
+      if constexpr (Tile::kRowBytes % Tile::kRowX) exists = exists && at < Tile::kRowBytes;  // weights are 0 beyond
+      char* to = tile + swizzled<Tile::kRowX>(row, byte);
+      if constexpr (P::kFill) {
+        if (!exists) {
+#pragma unroll
+          for (int word = 0; word < P::kVector / 4; ++word) reinterpret_cast<unsigned*>(to)[word] = P::kFill;
+          continue;
+        }
+      }
+      begin_copy<P::kVector>(to, x + offset[i] + moved, exists);
+    }
   }
-  first = __byte_perm(even, odd, 0x5140);
-  second = __byte_perm(even, odd, 0x7362);
-}
+};
 
-// Bring one half of a chunk's row, 4 words as the tensor cores take them, into shared memory.
-template <bool kWiden, bool kSigned>
-__device__ __forceinline__ void stage(unsigned* to, const unsigned* from, bool inside, unsigned outside) {
-  if constexpr (kWiden) {
+// Copy a step of the weights: rows of channels, padded to whole tiles and whole steps.
+template <class P>
+__device__ __forceinline__ void bring_weights(const char* w, int first_channel, int step, char* tile) {
+  using Tile = ConvTile<P>;
+  constexpr int kVectors = Tile::kRowW / 16;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) widen<kSigned>(inside ? from[i] : outside, to[i * 2], to[i * 2 + 1]);
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) to[i] = inside ? from[i] : outside;
+  for (int first = 0; first < P::kTileN * kVectors; first += Tile::kThreads) {
+    const int vector = first + threadIdx.x, row = vector / kVectors, byte = vector % kVectors * 16;
+    if (P::kTileN * kVectors % Tile::kThreads && row >= P::kTileN) break;
+    const int from = (first_channel + row) * (Tile::kSteps * Tile::kRowW) + step * Tile::kRowW + byte;
+    begin_copy<16>(tile + swizzled<Tile::kRowW>(row, byte), w + from, true);
   }
 }
 
+// Add the products of one step. Widened operands hold two fragments of bytes in the 32 bytes of one.
 template <class P>
-__device__ __forceinline__ int requantize(int acc, int multiplier, int shift) {
-  if constexpr (P::kAccumulate) return acc;
-  long long value = (static_cast<long long>(acc) * multiplier + (1LL << (shift - 1))) >> shift;
-  value += P::kZero;
-  return static_cast<int>(value < P::kLo ? P::kLo : value > P::kHi ? P::kHi : value);
-}
-
-// P holds: kHeight, kWidth, kChannels (stored) of the input, kOutHeight, kOutWidth, kOutStored, kImages; kKernelH,
-// kKernelW, kStrideH, kStrideW, kTop, kLeft, kDilationH, kDilationW; kNibblesX, kNibblesW (storage), kSigned (input),
-// kFill (one word of the code that pads); Out (element type), kPackOut, kAccumulate, kZero, kLo, kHi.
-// x: codes (image, row, column, channel); w: codes (channel of the output padded to 64, tap row, tap column, channel).
-template <class P>
-__device__ __forceinline__ void convolve(const void* x, const void* w, const int* bias, const int* multiplier,
-                                         const int* shift, void* y) {
-  // 4-bit tensor cores multiply nibbles as they are; everything else multiplies bytes
-  constexpr bool kNibbles = P::kNibblesX && P::kNibblesW && HAWQ_ARCH < 900;
-  constexpr bool kWidenX = P::kNibblesX && !kNibbles, kWidenW = P::kNibblesW && !kNibbles;
-  constexpr int kChunk = kNibbles ? 64 : 32;  // codes
-  constexpr int kChunks = (P::kChannels + kChunk - 1) / kChunk;
-  constexpr int kPixels = P::kImages * P::kOutHeight * P::kOutWidth;
-  constexpr int kWordsX = P::kNibblesX ? 8 : 4, kWordsW = P::kNibblesW ? 8 : 4;  // codes in a word
-  __shared__ unsigned tile_x[kTile * kStride], tile_w[kTile * kStride];
-
-  const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-  const int row = thread / 2, half = thread % 2;  // of the tiles this thread brings in
-  const int pixel = blockIdx.x * kTile + row, channel = blockIdx.y * kTile + row;
-  const int image = pixel / (P::kOutHeight * P::kOutWidth);
-  const int base_h = pixel / P::kOutWidth % P::kOutHeight * P::kStrideH - P::kTop;
-  const int base_w = pixel % P::kOutWidth * P::kStrideW - P::kLeft;
-  const unsigned* words_x = static_cast<const unsigned*>(x);
-  const unsigned* words_w = static_cast<const unsigned*>(w);
-
-  int sums[2][4][4] = {};  // in registers, as long as every loop over fragments is unrolled
-  for (int tap = 0; tap < P::kKernelH * P::kKernelW; ++tap) {
-    const int h = base_h + tap / P::kKernelW * P::kDilationH, v = base_w + tap % P::kKernelW * P::kDilationW;
-    const bool inside = pixel < kPixels && h >= 0 && h < P::kHeight && v >= 0 && v < P::kWidth;
-    const unsigned* from_x = words_x + ((image * P::kHeight + h) * P::kWidth + v) * (P::kChannels / kWordsX);
-    const unsigned* from_w = words_w + (channel * P::kKernelH * P::kKernelW + tap) * (P::kChannels / kWordsW);
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
-      const int code = chunk * kChunk + half * (kChunk / 2);  // where this thread's half of the row begins
-      stage<kWidenX, P::kSigned>(tile_x + row * kStride + half * 4, from_x + code / kWordsX, inside, P::kFill);
-      stage<kWidenW, true>(tile_w + row * kStride + half * 4, from_w + code / kWordsW, true, 0u);
-      __syncthreads();
-      unsigned b[4][2];
+__device__ __forceinline__ void multiply_step(
+    int (&sums)[ConvTile<P>::kFragmentsM][ConvTile<P>::kFragmentsN][4], const char* tile_x, const char* tile_w) {
+  using Tile = ConvTile<P>;
+  constexpr int kTurns = Tile::kWidenX || Tile::kWidenW ? 2 : 1;  // of the tensor cores in an iteration
+  constexpr int kBytesX = Tile::kWidenX ? 32 : 32 * kTurns, kBytesW = Tile::kWidenW ? 32 : 32 * kTurns;
+  const int warp = threadIdx.x / 32, warp_m = warp / P::kWarpsN, warp_n = warp % P::kWarpsN;
 #pragma unroll
-      for (int n = 0; n < 4; ++n)
+  for (int k = 0; k < Tile::kRowX / kBytesX; ++k) {
+    unsigned b[kTurns][Tile::kFragmentsN][2];
 #pragma unroll
-        for (int k = 0; k < 2; ++k) b[n][k] = tile_w[(warp % 2 * 32 + n * 8 + lane / 4) * kStride + k * 4 + lane % 4];
+    for (int n = 0; n < Tile::kFragmentsN; n += 2) {
+      const int row = (warp_n * Tile::kFragmentsN + n) * 8;
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
+      for (int turn = 0; turn < (Tile::kWidenW ? 1 : kTurns); ++turn) {
+        unsigned words[4];
+        load_fragment<Tile::kRowW, true>(words, tile_w, row, k * kBytesW + turn * 32);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          if constexpr (!Tile::kWidenW) {
+            b[turn][n + i / 2][i % 2] = words[i];
+          } else {
+            unsigned(&pair)[2] = b[i % 2][n + i / 2];
+            if constexpr (P::kScaleW) widen_16_times(words[i], pair[0], pair[1]); else widen<true>(words[i], pair[0], pair[1]);
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < Tile::kFragmentsM; ++m) {
+      const int row = Tile::pixel(warp_m, m);
+      unsigned words[4];
+      if constexpr (Tile::kWidenX) load_fragment<Tile::kRowX, false>(words, tile_x, row, k * kBytesX);
+#pragma unroll
+      for (int turn = 0; turn < kTurns; ++turn) {
         unsigned a[4];
+        if constexpr (Tile::kWidenX) {
 #pragma unroll
-        for (int r = 0; r < 4; ++r)
-          a[r] = tile_x[(warp / 2 * 32 + m * 16 + r % 2 * 8 + lane / 4) * kStride + r / 2 * 4 + lane % 4];
+          for (int i = 0; i < 2; ++i) widen<P::kSigned>(words[turn * 2 + i], a[i], a[i + 2]);
+        } else {
+          load_fragment<Tile::kRowX, false>(a, tile_x, row, k * kBytesX + turn * 32);
+        }
 #pragma unroll
-        for (int n = 0; n < 4; ++n) multiply<kNibbles, P::kSigned>(sums[m][n], a, b[n]);
+        for (int n = 0; n < Tile::kFragmentsN; ++n) multiply<Tile::kNibbles, P::kSigned>(sums[m][n], a, b[turn][n]);
       }
-      __syncthreads();
     }
   }
+}
 
-  typename P::Out* out = static_cast<typename P::Out*>(y);
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int p = blockIdx.x * kTile + warp / 2 * 32 + m * 16 + r * 8 + lane / 4;
-      if (p >= kPixels) continue;
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const int o = blockIdx.y * kTile + warp % 2 * 32 + n * 8 + lane % 4 * 2;  // and o + 1
-        if (o >= P::kOutStored) continue;
-        int codes[2];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          // unsigned: without the zero point in the sum each part may leave int32, and both wrap back together
-          const int acc = static_cast<int>(static_cast<unsigned>(sums[m][n][r * 2 + i]) + bias[o + i]);
-          codes[i] = P::kAccumulate ? acc : requantize<P>(acc, multiplier[o + i], shift[o + i]);
-        }
-        if constexpr (P::kPackOut) {
-          out[(p * P::kOutStored + o) / 2] = static_cast<typename P::Out>((codes[0] & 15) | (codes[1] & 15) << 4);
-        } else {
-#pragma unroll
-          for (int i = 0; i < 2; ++i) out[p * P::kOutStored + o + i] = static_cast<typename P::Out>(codes[i]);
-        }
-      }
+// x: codes (image, row, column, channel); w: codes (channel of the output, bytes of the window); y: codes of all
+// pixels, or with slices int32 sums (slice, pixel, channel). Blocks are numbered (tile of pixels, tile of channels),
+// channels first: neighbours share pixels. shared: ConvTile<P>::kSharedBytes.
+template <class P>
+__device__ __forceinline__ void convolve(const void* x, const void* w, const Channels& constants, void* y,
+                                         void* memory) {
+  using Tile = ConvTile<P>;
+  constexpr int kTilesN = (P::kOutStored + P::kTileN - 1) / P::kTileN;
+  constexpr int kSliceSteps = (Tile::kSteps + P::kSlices - 1) / P::kSlices;
+  char* shared = static_cast<char*>(memory);
+  const int first_pixel = blockIdx.x / kTilesN * P::kTileM, first_channel = blockIdx.x % kTilesN * P::kTileN;
+  const int slice = P::kSlices > 1 ? blockIdx.y : 0;
+  const int begin = slice * kSliceSteps;
+  const int end = begin + kSliceSteps < Tile::kSteps ? begin + kSliceSteps : Tile::kSteps;
+  const PixelRows<P> rows(first_pixel);
+
+  const auto bring = [&](int step) {
+    if (step < end) {
+      char* stage = shared + (step - begin) % Tile::kStages * Tile::kStageBytes;
+      rows.bring(static_cast<const char*>(x), step, stage);
+      bring_weights<P>(static_cast<const char*>(w), first_channel, step, stage + P::kTileM * Tile::kRowX);
     }
+    end_group();
+  };
+#pragma unroll
+  for (int ahead = 0; ahead < Tile::kStages - 1; ++ahead) bring(begin + ahead);
+
+  int sums[Tile::kFragmentsM][Tile::kFragmentsN][4] = {};  // in registers, as long as loops over fragments unroll
+  for (int step = begin; step < end; ++step) {
+    wait_groups<Tile::kStages - 2>();
+    __syncthreads();  // this step has arrived for all threads, and the buffer of the step before is free
+    bring(step + Tile::kStages - 1);
+    const char* stage = shared + (step - begin) % Tile::kStages * Tile::kStageBytes;
+    multiply_step<P>(sums, stage, stage + P::kTileM * Tile::kRowX);
+  }
+  if constexpr (Tile::kWidenW && P::kScaleW) {
+    for (auto& row : sums)
+      for (auto& fragment : row)
+        for (int& sum : fragment) sum >>= 4;
+  }
+
+  if constexpr (P::kSlices > 1) {
+    int* sum = static_cast<int*>(y) + static_cast<long long>(slice) * P::kPixels * P::kOutStored;
+    store_tile<Tile, Stored<int, false>>(sums, shared, first_pixel, P::kPixels, first_channel, P::kOutStored, constants,
+                                         KeepSum(), sum);
+  } else {
+    store_tile<Tile, Stored<typename P::Out, P::kPackOut>>(sums, shared, first_pixel, P::kPixels, first_channel,
+                                                           P::kOutStored, constants, Requantize<P>(), y);
   }
 }
 

@@ -1,28 +1,26 @@
-"""Call the tensor-core convolution of conv_mma.cuh for a layer: its constants, its weights, its launch."""
+"""Tell the tensor-core convolution of conv_mma.cuh about a layer: its constants, its weights, its plan."""
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
-from tvm.backend.cuda.op import cuda_func_call
-from tvm.script import tirx as T
 
 from hawq.integer import ops as o
+from tvm_export.cuda.conv_launch import FINISH_THREADS, Grid, launch
+from tvm_export.cuda.source import constants_text
+from tvm_export.cuda.tiles import Gemm, Plan, choose
 from tvm_export.definitions import Site, dense_weight, offset_bias, per_channel
 from tvm_export.storage import Storage, round_up
 
-__all__ = ["TILE", "conv_mma", "pack_nibbles", "suits"]
+__all__ = ["MmaConv", "conv_mma", "pack_nibbles", "suits"]
 
-TILE = 64
-_THREADS = 128
-_BLOCKS = 4
-"""Blocks that a multiprocessor holds at least: 128 registers for each thread. Left to itself the assembler settles for
-64 on some layers and architectures, and spills."""
+_HIGH_SHIFT = 33
+"""Shifts from here on leave the result in the upper word of a product."""
 
-_HEADER = (Path(__file__).parent / "conv_mma.cuh").read_text()
+_WIDENED = 32
+"""Codes that widened operands multiply at once."""
 
 
 def suits(site: Site) -> bool:
@@ -39,126 +37,129 @@ def pack_nibbles(codes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MmaConv:
-    """Everything conv_mma.cuh is told about a layer."""
+    """A dense convolution or linear layer as conv_mma.cuh takes it.
 
-    source: Storage
-    out: Storage
-    images: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    dilation: tuple[int, int]
-    fill: int
-    nibbles_w: bool
-    accumulate: bool
-    zero: int
-    lo: int
-    hi: int
+    Attributes:
+        site: the layer.
+        nibbles: whether its weights are stored in 4 bits.
+        plan: how it is cut up.
+    """
 
-    def constants(self) -> str:
+    site: Site
+    nibbles: bool
+    plan: Plan
+
+    @classmethod
+    def of(cls, site: Site, architectures: Sequence[str], plan: Plan | None = None) -> "MmaConv":
+        """Return a layer with the plan given, or else the one that suits the architectures."""
+        nibbles = bool(np.abs(site.constants["weight"].astype(np.int64)).max(initial=0) <= 7)
+        return cls(site, nibbles, plan or choose(_gemm(site, nibbles), architectures))
+
+    @property
+    def source(self) -> Storage:
+        """How the input is stored."""
+        return self.site.inputs[0]
+
+    @property
+    def gemm(self) -> Gemm:
+        """The product it comes to."""
+        return _gemm(self.site, self.nibbles)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory of a block, in bytes."""
+        tile, narrow_x, narrow_w = self.plan.tile, self.source.packed, self.nibbles
+        row_x = tile.step // 2 if narrow_x and not narrow_w else tile.step
+        row_w = tile.step // 2 if narrow_w and not narrow_x else tile.step
+        return tile.stages * (tile.m * row_x + tile.n * row_w)
+
+    def weight(self) -> np.ndarray:
+        """Return the weights as rows of bytes, one for each channel, uint8.
+
+        Channels are padded to whole tiles, rows to whole steps. Where the tensor cores get only one operand in bytes
+        as it is stored, the weights are put into the order in which the input's codes arrive: widening yields the
+        even codes of 32, then the odd ones. Of nibbles that meet bytes, the low ones hold the first 16 of 32 codes.
+        """
+        weight, tile = dense_weight(self.site), self.plan.tile
+        outputs, channels, kh, kw = weight.shape
+        spread = np.zeros((round_up(self.site.out.channels, tile.n), kh, kw, self.source.channels), np.int8)
+        spread[:outputs, :, :, :channels] = weight.transpose(0, 2, 3, 1)
+        rows = spread.reshape(len(spread), -1)
+        step = tile.step * 2 if self.source.packed and self.nibbles else tile.step
+        rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % step)))
+        if self.source.packed != self.nibbles:
+            groups = rows.reshape(len(rows), -1, _WIDENED)
+            halves = (len(rows), -1, 2, _WIDENED // 2) if self.nibbles else (len(rows), -1, _WIDENED // 2, 2)
+            rows = groups.reshape(halves).swapaxes(2, 3).reshape(rows.shape)
+        return pack_nibbles(rows) if self.nibbles else rows.view(np.uint8)
+
+    def constants(self) -> tuple[np.ndarray, ...]:
+        """Return weights, bias, multipliers and shifts. The zero point of the input leaves the sum through the bias."""
+        stored, outputs = round_up(self.site.out.channels, self.plan.tile.n), len(self.site.constants["bias"])
+        bias = per_channel(offset_bias(self.site, self.source.type.zero_point), stored)
+        return self.weight(), bias, *(per_channel(array, stored, _HIGH_SHIFT) for array in self._scaling(outputs))
+
+    def _scaling(self, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+        ones = np.ones(outputs, np.int32)
+        return self.site.constants.get("multiplier", ones), self.site.constants.get("shift", ones)
+
+    def _sixteenfold_fits(self) -> bool:
+        """Tell whether 16 times every sum of codes as stored stays in int32."""
+        limit = max(abs(code) for code in self.source.type.range)
+        weight = np.abs(self.site.constants["weight"].astype(np.int64))
+        return 16 * limit * int(weight.reshape(len(weight), -1).sum(1).max(initial=0)) < 2**31
+
+    def text(self) -> str:
         """Return the body of the struct P."""
-        _, height, width = self.source.chw
-        _, out_height, out_width = self.out.chw
-        pads = self.source.type.zero_point + self.fill
-        numbers = {
-            "Height": height, "Width": width, "Channels": self.source.channels, "Images": self.images,
-            "OutHeight": out_height, "OutWidth": out_width, "OutStored": self.out.channels,
-            "KernelH": self.kernel[0], "KernelW": self.kernel[1], "StrideH": self.stride[0], "StrideW": self.stride[1],
-            "Top": self.padding[0], "Left": self.padding[2],
-            "DilationH": self.dilation[0], "DilationW": self.dilation[1], "Zero": self.zero,
-        }  # fmt: skip
-        flags = {
-            "NibblesX": self.source.packed, "NibblesW": self.nibbles_w, "Signed": self.source.type.signed,
-            "PackOut": self.out.packed, "Accumulate": self.accumulate,
-        }  # fmt: skip
-        word = (pads & 15) * 0x11111111 if self.source.packed else (pads & 255) * 0x01010101
-        types = {"uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short", "int16": "short"}
-        lines = [
-            f"typedef {types.get(self.out.dtype, 'int')} Out;",
-            *(f"static constexpr int k{name} = {value};" for name, value in numbers.items()),
-            *(f"static constexpr bool k{name} = {str(value).lower()};" for name, value in flags.items()),
-            f"static constexpr unsigned kFill = {word}u;",
-            f"static constexpr long long kLo = {self.lo}LL, kHi = {self.hi}LL;",
-        ]
-        return "\n  ".join(lines)
-
-    def source_code(self) -> tuple[str, str]:
-        """Return the name and the text of the function that computes the layer."""
-        body = self.constants()
-        name = f"hawq_conv_{hashlib.sha256(body.encode()).hexdigest()[:12]}"
-        text = (
-            f"{_HEADER}\n#ifndef GUARD_{name}\n#define GUARD_{name}\nstruct P_{name} {{\n  {body}\n}};\n"
-            f"__device__ __forceinline__ void {name}(const void* x, const void* w, const int* bias, "
-            "const int* multiplier, const int* shift, void* y) {\n"
-            f"  hawq::convolve<P_{name}>(x, w, bias, multiplier, shift, y);\n}}\n#endif\n"
-        )
-        return name, text
+        op: Any = self.site.op
+        source, out, tile = self.source, self.site.out, self.plan.tile
+        _, height, width = source.chw
+        _, out_height, out_width = out.chw
+        _, _, kernel_h, kernel_w = dense_weight(self.site).shape
+        (stride_h, stride_w), (dilation_h, dilation_w) = getattr(op, "stride", (1, 1)), getattr(op, "dilation", (1, 1))
+        padding = getattr(op, "padding", (0, 0, 0, 0))
+        pads = source.type.zero_point + getattr(op, "fill", 0) if any(padding) else 0
+        pixel_bytes = source.channels // 2 if source.packed else source.channels
+        _, shift = self._scaling(1)
+        return constants_text(
+            out.dtype,
+            {
+                "Height": height, "Width": width, "PixelBytes": pixel_bytes, "Pixels": self.gemm.pixels,
+                "OutHeight": out_height, "OutWidth": out_width, "OutStored": out.channels,
+                "KernelH": kernel_h, "KernelW": kernel_w, "StrideH": stride_h, "StrideW": stride_w,
+                "Top": padding[0], "Left": padding[2], "DilationH": dilation_h, "DilationW": dilation_w,
+                "Padded": any(padding), "NibblesX": source.packed, "NibblesW": self.nibbles,
+                "Signed": source.type.signed, "ScaleW": self._sixteenfold_fits(),
+                "Fill": (pads & 15) * 0x11111111 if source.packed else (pads & 255) * 0x01010101,
+                "Vector": next(size for size in (16, 8, 4) if pixel_bytes % size == 0),
+                "TileM": tile.m, "TileN": tile.n, "WarpsM": tile.warps_m, "WarpsN": tile.warps_n,
+                "Step": tile.step, "Stages": tile.stages, "Slices": self.plan.slices,
+                "FinishThreads": FINISH_THREADS, "PackOut": out.packed,
+                "Accumulate": op.accumulates, "HighShifts": bool(shift.min() >= _HIGH_SHIFT),
+                "Zero": op.out.zero_point, "Lo": op.lo, "Hi": op.hi,
+            },
+        )  # fmt: skip
 
 
-def conv_mma(site: Site) -> tuple[tvm.tirx.PrimFunc, tuple[np.ndarray, ...]]:
+def _gemm(site: Site, nibbles: bool) -> Gemm:
+    (source,), weight = site.inputs, dense_weight(site)
+    codes = weight.shape[2] * weight.shape[3] * source.channels
+    both = source.packed and nibbles
+    return Gemm(site.batch * site.out.chw[1] * site.out.chw[2], site.out.channels, codes // 2 if both else codes)
+
+
+def conv_mma(site: Site, architectures: Sequence[str], plan: Plan | None = None) -> tuple[tvm.tirx.PrimFunc, Any]:
     """Return the kernel of a dense convolution or linear layer, and its constants.
 
-    4-bit weights are packed two a byte. The zero point of the input leaves the sum through the bias.
+    4-bit weights are packed two a byte.
+
+    Args:
+        site: the layer.
+        architectures: that it is to run on.
+        plan: how it is cut up, by default what suits the first architecture.
     """
-    op: Any = site.op
-    (source,), weight = site.inputs, dense_weight(site)
-    outputs, channels, kh, kw = weight.shape
-    nibbles_w = bool(np.abs(weight).max(initial=0) <= 7)
-    spread = np.zeros((round_up(site.out.channels, TILE), kh, kw, source.channels), np.int8)
-    spread[:outputs, :, :, :channels] = weight.transpose(0, 2, 3, 1)
-    packed = pack_nibbles(spread) if nibbles_w else spread.view(np.uint8)
-
-    stored = site.out.channels
-    bias = per_channel(offset_bias(site, source.type.zero_point), stored)
-    multiplier, shift = (
-        per_channel(site.constants.get(name, np.zeros(outputs, np.int32)), stored, fill)
-        for name, fill in (("multiplier", 1), ("shift", 1))
-    )
-    layer = MmaConv(
-        source=source,
-        out=site.out,
-        images=site.batch,
-        kernel=(kh, kw),
-        stride=getattr(op, "stride", (1, 1)),
-        padding=getattr(op, "padding", (0, 0, 0, 0)),
-        dilation=getattr(op, "dilation", (1, 1)),
-        fill=getattr(op, "fill", 0),
-        nibbles_w=nibbles_w,
-        accumulate=op.accumulates,
-        zero=op.out.zero_point,
-        lo=op.lo,
-        hi=op.hi,
-    )
-    name, code = layer.source_code()
-    pixels = site.batch * site.out.chw[1] * site.out.chw[2]
-    function = _launch(layer, name, code, packed.shape, -(-pixels // TILE), -(-stored // TILE))
-    return function, (packed, bias, multiplier, shift)
-
-
-def _launch(
-    layer: MmaConv, name: str, code: str, weight_shape: tuple[int, ...], tiles_m: int, tiles_n: int
-) -> tvm.tirx.PrimFunc:
-    """Return the function that starts a grid of tiles."""
-    x_shape, y_shape = layer.source.shape(layer.images), layer.out.shape(layer.images)
-    x_dtype, y_dtype, stored = layer.source.dtype, layer.out.dtype, layer.out.channels
-
-    def call(*buffers: Any) -> Any:
-        return cuda_func_call(name, *buffers, source_code=code)
-
-    @T.prim_func(s_tir=True, private=True)
-    def kernel(
-        x: T.Buffer(x_shape, x_dtype),
-        w: T.Buffer(weight_shape, "uint8"),
-        bias: T.Buffer((stored,), "int32"),
-        multiplier: T.Buffer((stored,), "int32"),
-        shift: T.Buffer((stored,), "int32"),
-        y: T.Buffer(y_shape, y_dtype),
-    ):
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        T.launch_thread("blockIdx.x", tiles_m)
-        T.launch_thread("blockIdx.y", tiles_n)
-        T.launch_thread("threadIdx.x", _THREADS)
-        T.attr(0, "tirx.launch_bounds_min_blocks_per_sm", _BLOCKS)
-        T.evaluate(call(x.data, w.data, bias.data, multiplier.data, shift.data, y.data))
-
-    return kernel
+    layer = MmaConv.of(site, architectures, plan)
+    weight, bias, *scaling = layer.constants()
+    grid = Grid(layer.plan, layer.gemm, layer.shared_bytes)
+    function = launch(layer.text(), site, grid, weight.shape, bias.shape)
+    return function, (weight, bias, *scaling)

@@ -21,7 +21,7 @@ class KernelResources:
         architecture: `sm_80` and the like.
         name: of the kernel.
         registers: 32-bit registers of a thread.
-        shared_bytes: static shared memory of a block.
+        shared_bytes: shared memory of a block.
         stack_bytes: local memory of a thread, spilled registers and arrays alike.
         spill_store_bytes: instructions that spill registers, in bytes of what they store.
         spill_load_bytes: instructions that fetch them again.
