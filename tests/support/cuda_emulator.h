@@ -186,6 +186,10 @@ struct alignas(16) int4 {
   int x, y, z, w;
 };
 
+struct alignas(8) int2 {
+  int x, y;
+};
+
 namespace hawq {
 using emulator::load_matrices;
 

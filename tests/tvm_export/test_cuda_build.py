@@ -34,10 +34,10 @@ def without(monkeypatch, *programs):
 
 @pytest.fixture
 def machine_code(tmp_path):
-    def build(scheme, architectures):
+    def build(scheme, architectures, network="Residual"):
         if shutil.which("nvcc") is None:
             pytest.skip("needs nvcc to build for several architectures")
-        library = export(lowered("Residual", scheme), "cuda", tmp_path, arch=architectures)
+        library = export(lowered(network, scheme), "cuda", tmp_path, arch=architectures)
         try:
             return disassemble(library)
         except HawqError as error:
@@ -67,6 +67,12 @@ def test_operands_arrive_asynchronously_and_sums_stay_in_registers(scheme, machi
         assert "LDSM.16.M88.4" in code
         assert ("LDGSTS" in code) == (arch != "sm_75")
         assert not re.findall(r"\b(?:LDL|STL)\b", code)  # local memory
+
+
+def test_depthwise_sums_are_products_of_bytes_in_registers(machine_code):
+    for code in machine_code("uniform8", ["sm_75", "sm_80", "sm_90"], "Inverted").values():
+        assert "IDP.4A.U8.S8" in code
+        assert not re.findall(r"\b(?:LDL|STL)\b", code)
 
 
 def test_the_input_is_divided_by_ieee_rules(machine_code):

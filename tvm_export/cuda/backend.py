@@ -12,7 +12,9 @@ from hawq.errors import HawqError, UsageError
 from hawq.integer import TensorType
 from tvm_export.backend import register_backend
 from tvm_export.cuda.conv_mma import conv_mma, suits
+from tvm_export.cuda.depthwise import depthwise, is_depthwise
 from tvm_export.cuda.device import ARCHITECTURES, present_architecture
+from tvm_export.cuda.elementwise import elementwise, has_vectors
 from tvm_export.cuda.resources import KernelResources
 from tvm_export.cuda.schedule import schedule
 from tvm_export.cuda.source import SHARED_BYTES
@@ -76,6 +78,10 @@ class CudaBackend:
                 )
         if suits(site):
             return CudaKernel(*conv_mma(site, self.architectures))
+        if is_depthwise(site):
+            return CudaKernel(*depthwise(site))
+        if has_vectors(site):
+            return CudaKernel(*elementwise(site))
         definition = define(site)
         return CudaKernel(schedule(definition), tuple(array for _, array in definition.constants))
 

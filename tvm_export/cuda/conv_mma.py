@@ -8,16 +8,14 @@ import numpy as np
 import tvm
 
 from hawq.integer import ops as o
+from tvm_export.cuda.channels import padding_word, requantization, scaling
 from tvm_export.cuda.conv_launch import FINISH_THREADS, Grid, launch
-from tvm_export.cuda.source import constants_text
+from tvm_export.cuda.source import constants_text, element
 from tvm_export.cuda.tiles import Gemm, Plan, choose
-from tvm_export.definitions import Site, dense_weight, offset_bias, per_channel
+from tvm_export.definitions import Site, dense_weight
 from tvm_export.storage import Storage, round_up
 
 __all__ = ["MmaConv", "conv_mma", "pack_nibbles", "suits"]
-
-_HIGH_SHIFT = 33
-"""Shifts from here on leave the result in the upper word of a product."""
 
 _WIDENED = 32
 """Codes that widened operands multiply at once."""
@@ -94,14 +92,8 @@ class MmaConv:
         return pack_nibbles(rows) if self.nibbles else rows.view(np.uint8)
 
     def constants(self) -> tuple[np.ndarray, ...]:
-        """Return weights, bias, multipliers and shifts. The zero point of the input leaves the sum through the bias."""
-        stored, outputs = round_up(self.site.out.channels, self.plan.tile.n), len(self.site.constants["bias"])
-        bias = per_channel(offset_bias(self.site, self.source.type.zero_point), stored)
-        return self.weight(), bias, *(per_channel(array, stored, _HIGH_SHIFT) for array in self._scaling(outputs))
-
-    def _scaling(self, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-        ones = np.ones(outputs, np.int32)
-        return self.site.constants.get("multiplier", ones), self.site.constants.get("shift", ones)
+        """Return weights, bias, multipliers and shifts, for whole tiles of channels."""
+        return self.weight(), *scaling(self.site, round_up(self.site.out.channels, self.plan.tile.n))
 
     def _sixteenfold_fits(self) -> bool:
         """Tell whether 16 times every sum of codes as stored stays in int32."""
@@ -118,11 +110,9 @@ class MmaConv:
         _, _, kernel_h, kernel_w = dense_weight(self.site).shape
         (stride_h, stride_w), (dilation_h, dilation_w) = getattr(op, "stride", (1, 1)), getattr(op, "dilation", (1, 1))
         padding = getattr(op, "padding", (0, 0, 0, 0))
-        pads = source.type.zero_point + getattr(op, "fill", 0) if any(padding) else 0
         pixel_bytes = source.channels // 2 if source.packed else source.channels
-        _, shift = self._scaling(1)
         return constants_text(
-            out.dtype,
+            {"Out": element(out)},
             {
                 "Height": height, "Width": width, "PixelBytes": pixel_bytes, "Pixels": self.gemm.pixels,
                 "OutHeight": out_height, "OutWidth": out_width, "OutStored": out.channels,
@@ -130,13 +120,12 @@ class MmaConv:
                 "Top": padding[0], "Left": padding[2], "DilationH": dilation_h, "DilationW": dilation_w,
                 "Padded": any(padding), "NibblesX": source.packed, "NibblesW": self.nibbles,
                 "Signed": source.type.signed, "ScaleW": self._sixteenfold_fits(),
-                "Fill": (pads & 15) * 0x11111111 if source.packed else (pads & 255) * 0x01010101,
+                "Fill": padding_word(self.site),
                 "Vector": next(size for size in (16, 8, 4) if pixel_bytes % size == 0),
                 "TileM": tile.m, "TileN": tile.n, "WarpsM": tile.warps_m, "WarpsN": tile.warps_n,
                 "Step": tile.step, "Stages": tile.stages, "Slices": self.plan.slices,
                 "FinishThreads": FINISH_THREADS, "PackOut": out.packed,
-                "Accumulate": op.accumulates, "HighShifts": bool(shift.min() >= _HIGH_SHIFT),
-                "Zero": op.out.zero_point, "Lo": op.lo, "Hi": op.hi,
+                **requantization(self.site),
             },
         )  # fmt: skip
 
@@ -159,7 +148,7 @@ def conv_mma(site: Site, architectures: Sequence[str], plan: Plan | None = None)
         plan: how it is cut up, by default what suits the first architecture.
     """
     layer = MmaConv.of(site, architectures, plan)
-    weight, bias, *scaling = layer.constants()
+    weight, bias, *rest = layer.constants()
     grid = Grid(layer.plan, layer.gemm, layer.shared_bytes)
     function = launch(layer.text(), site, grid, weight.shape, bias.shape)
-    return function, (weight, bias, *scaling)
+    return function, (weight, bias, *rest)

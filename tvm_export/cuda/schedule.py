@@ -17,12 +17,16 @@ def schedule(definition: Definition) -> tvm.tirx.PrimFunc:
     sch = s_tir.Schedule(function)
     blocks = [sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))]
     n, h, w, c = sch.get_loops(sch.get_sblock("out"))
-    # whole divisors: a ragged split would leave bindings that TVM cannot reduce over
-    threads = next(d for d in range(_THREADS, 0, -1) if int(sch.get(c).extent) % d == 0)
-    outer, thread = sch.split(c, [None, threads])
-    sch.bind(sch.fuse(n, h, w, outer), "blockIdx.x")
-    sch.bind(thread, "threadIdx.x")
-    if "sum" in blocks:
+    if "sum" not in blocks:
+        block, thread = sch.split(sch.fuse(n, h, w, c), [None, _THREADS])
+        sch.bind(block, "blockIdx.x")
+        sch.bind(thread, "threadIdx.x")
+    else:
+        # whole divisors: a ragged split would leave bindings that TVM cannot reduce over
+        threads = next(d for d in range(_THREADS, 0, -1) if int(sch.get(c).extent) % d == 0)
+        outer, thread = sch.split(c, [None, threads])
+        sch.bind(sch.fuse(n, h, w, outer), "blockIdx.x")
+        sch.bind(thread, "threadIdx.x")
         reduction = sch.get_sblock("sum")
         sch.compute_at(reduction, thread, preserve_unit_loops=True)
         sch.set_scope(reduction, 0, "local")
