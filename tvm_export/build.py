@@ -60,7 +60,7 @@ def export(
         batch: images per call of the library.
         preprocessing: how image files become its input; without it a deployed library takes arrays only.
         class_names: by logit.
-        options: of the target (`mcpu`; `arch`), None for the default.
+        options: of the target (`mcpu`; `arch`, `cuda_graph`), None for the default.
 
     Returns:
         The library.

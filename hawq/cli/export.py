@@ -18,6 +18,12 @@ def export(
         list[str] | None, typer.Option("--arch", help="GPU architectures, each sm_75, sm_80, sm_86, sm_89 or sm_90.")
     ] = None,
     mcpu: Annotated[str | None, typer.Option("--mcpu", help="LLVM's name of the CPU.", show_default="this CPU")] = None,
+    cuda_graph: Annotated[
+        bool | None,
+        typer.Option(
+            "--cuda-graph/--no-cuda-graph", help="Launch a CUDA library's kernels as one graph.", show_default="no"
+        ),
+    ] = None,
     batch_size: opt.BatchSizeOption = 1,
     pixels: Annotated[
         bool, typer.Option("--pixels/--float-input", help="Take raw uint8 pixels instead of normalised float32.")
@@ -72,6 +78,7 @@ def export(
             class_names=session.data.names_of(program.ops[-1].out.shape[0]),
             mcpu=mcpu,
             arch=arch or None,
+            cuda_graph=cuda_graph,
         )
     console.print(f"integer program: {path}", soft_wrap=True)
     console.print(f"library: {library} ({library.stat().st_size / 2**20:.2f} MiB)", soft_wrap=True)

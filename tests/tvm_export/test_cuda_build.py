@@ -19,7 +19,7 @@ from tvm_export.cuda import toolchain
 from tvm_export.cuda.device import check_device, present_architecture
 from tvm_export.cuda.resources import KernelResources, parse_report
 from tvm_export.cuda.toolchain import count_imma, disassemble
-from tvm_export.lower import sites
+from tvm_export.lower import lower, sites
 
 
 def instructions(text):
@@ -134,6 +134,19 @@ def test_nvrtc_serves_where_there_is_no_nvcc(tmp_path, monkeypatch):
     assert set(code) == {"sm_80"}
     assert {"IMMA.16864.U4.S4", "IMMA.16832.S8.S8"} <= instructions(code["sm_80"])
     assert "FCHK" in code["sm_80"]
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_graph_holds_every_kernel_between_image_and_result(cuda_graph):
+    program = lowered("Residual")
+    target = backend("cuda", arch=["sm_80"], cuda_graph=cuda_graph)
+    text = target.compile(lower(program, target, 1).module).as_text()
+    body, graph = (re.search(rf"^@{name}:\n((?:  .*\n)*)", text, re.M) for name in ("main", "main_cuda_graph_capture"))
+    assert target.describe()["cuda_graph"] == cuda_graph == bool(graph)
+    launched, captured = (re.findall(r"call  ([\w]+) ", part[1]) if part else [] for part in (body, graph))
+    if cuda_graph:
+        assert launched == [program.ops[0].name, program.ops[-1].name]
+    assert len(launched) + len(captured) == len(program.ops)
 
 
 def test_the_same_export_gives_the_same_bytes(tmp_path):

@@ -39,6 +39,8 @@ class CudaBackend:
 
     Args:
         arch: GPU architectures, all in one library; this machine's GPU by default, else sm_80.
+        cuda_graph: launch the network as one CUDA graph, captured when it first runs; only the kernels that read the
+            image or write the result are launched one by one, for their memory is the caller's.
 
     Attributes:
         kernels: what each kernel compiled last takes.
@@ -49,11 +51,12 @@ class CudaBackend:
 
     device = "cuda"
 
-    def __init__(self, arch: Sequence[str] | None = None) -> None:
+    def __init__(self, arch: Sequence[str] | None = None, cuda_graph: bool = False) -> None:
         self.architectures = tuple(dict.fromkeys(arch or (present_architecture() or "sm_80",)))
         unknown = [name for name in self.architectures if name not in ARCHITECTURES]
         if unknown:
             raise UsageError(f"unknown architecture {', '.join(unknown)}; allowed are {', '.join(ARCHITECTURES)}")
+        self.cuda_graph = cuda_graph
         self.kernels: list[KernelResources] = []
 
     def storage(self, kind: TensorType, *, image: bool) -> Storage:
@@ -106,13 +109,18 @@ class CudaBackend:
 
         tvm_ffi.register_global_func("tvm_callback_cuda_compile", machine_code, override=True)
         target = tvm.target.Target({"kind": "cuda", "arch": self.architectures[0]}, host="llvm")
-        with target:
+        with target, tvm.transform.PassContext(config={"relax.backend.use_cuda_graph": self.cuda_graph}):
             return tvm.compile(module, target, relax_pipeline=_pipeline())
 
     def describe(self) -> dict[str, Any]:
         """Return what the manifest says about the target, and about the kernels compiled last."""
         kernels = [asdict(kernel) for kernel in self.kernels]
-        return {"target": "cuda", "architectures": list(self.architectures), "kernels": kernels}
+        return {
+            "target": "cuda",
+            "architectures": list(self.architectures),
+            "cuda_graph": self.cuda_graph,
+            "kernels": kernels,
+        }
 
 
 def _shared_bytes(function: Any) -> int:
