@@ -9,6 +9,7 @@ import tvm
 from hawq.errors import UsageError
 from hawq.integer import TensorType
 from tvm_export.definitions import Site
+from tvm_export.link import CompiledNetwork, Workshop
 from tvm_export.storage import Storage
 
 __all__ = ["BACKENDS", "Backend", "Kernel", "backend", "register_backend"]
@@ -32,7 +33,7 @@ class Backend(Protocol):
     def kernel(self, site: Site) -> Kernel:
         """Return the scheduled kernel of one op."""
 
-    def compile(self, module: tvm.IRModule) -> tvm.runtime.Executable:
+    def compile(self, module: tvm.IRModule, workshop: Workshop) -> CompiledNetwork:
         """Compile a lowered network."""
 
     def describe(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from hawq.runtime.devices import check_cpu
 from hawq.runtime.manifest import FORMAT, LIBRARY, MANIFEST, VERSION, file_facts, read_manifest
 from tvm_export.backend import backend
 from tvm_export.cuda.device import check_device
+from tvm_export.link import Workshop
 from tvm_export.lower import image_dtype, lower
 from tvm_export.storage import Storage
 
@@ -49,6 +50,7 @@ def export(
     batch: int = 1,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    workshop: Workshop | None = None,
     **options: Any,
 ) -> Path:
     """Compile a program for a target.
@@ -60,6 +62,7 @@ def export(
         batch: images per call of the library.
         preprocessing: how image files become its input; without it a deployed library takes arrays only.
         class_names: by logit.
+        workshop: where kernels are compiled and kept for the next export.
         options: of the target (`mcpu`; `arch`, `cuda_graph`), None for the default.
 
     Returns:
@@ -75,9 +78,9 @@ def export(
     certificate = certify(program)
     chosen = backend(target, **options)
     lowered = lower(program, chosen, batch)
-    executable = chosen.compile(lowered.module)
+    compiled = chosen.compile(lowered.module, workshop or Workshop())
     library = Path(folder) / LIBRARY
-    write_atomically(library, lambda path: _export_library(executable, path))
+    write_atomically(library, lambda path: _export_library(compiled.executable, path))
     storage = {
         name: {
             "channels": s.channels,
@@ -102,6 +105,7 @@ def export(
         "certificate_sha256": _certificate_hash(certificate),
         "certificate": certificate.to_json(),
         "storage": storage,
+        "memory": {"activations": compiled.activation_bytes},
         "library": file_facts(library),
         "versions": {"tvm": tvm.__version__, "torch": torch.__version__},
     }

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm
+from tvm.relax.backend.cpu_generic import pipeline
 from tvm.target import codegen
 
 from hawq.integer import TensorType
 from tvm_export.backend import register_backend
 from tvm_export.definitions import BLOCK, DEPTH, Site, define
 from tvm_export.kernels.cpu import schedule
+from tvm_export.link import CompiledNetwork, Workshop, link, object_code
 from tvm_export.storage import Storage, round_up
 
 __all__ = ["LlvmBackend"]
@@ -52,10 +54,13 @@ class LlvmBackend:
         definition = define(site)
         return CpuKernel(schedule(definition, self.vnni), tuple(array for _, array in definition.constants))
 
-    def compile(self, module: tvm.IRModule) -> tvm.runtime.Executable:
+    def compile(self, module: tvm.IRModule, workshop: Workshop) -> CompiledNetwork:
         """Compile a lowered network."""
-        with self.target:
-            return tvm.compile(module, self.target)
+
+        def build(kernel: tvm.IRModule) -> tvm.runtime.Module:
+            return object_code(kernel, self.target, workshop.cache)
+
+        return link(module, self.target, pipeline, build, workshop, batch=1)
 
     def describe(self) -> dict[str, Any]:
         """Return what the manifest says about the target."""

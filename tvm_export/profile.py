@@ -26,6 +26,7 @@ from hawq.schemes import PINNED_BITS
 from tvm_export.backend import backend
 from tvm_export.cuda.device import ARCHITECTURES, present_architecture
 from tvm_export.latency import Latency, sample, summary
+from tvm_export.link import Workshop
 from tvm_export.lower import image_dtype, lower
 
 __all__ = ["Profile", "profile", "steps", "uniform_program"]
@@ -126,7 +127,7 @@ class _Subject:
         certify(program)
         chosen = backend(target)
         lowered = lower(program, chosen, batch)
-        module = chosen.compile(lowered.module).jit()
+        module = chosen.compile(lowered.module, Workshop()).executable.jit()
         on_gpu = chosen.device == "cuda"
         device = tvm.cuda() if on_gpu else tvm.cpu()
         image = torch.zeros(batch, *program.input.out.shape, dtype=getattr(torch, image_dtype(program.input)))

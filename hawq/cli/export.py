@@ -28,6 +28,17 @@ def export(
     pixels: Annotated[
         bool, typer.Option("--pixels/--float-input", help="Take raw uint8 pixels instead of normalised float32.")
     ] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Kernels to compile at once.", show_default="one a core")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache-dir",
+            help="Where compiled kernels are kept for the next export.",
+            show_default="HAWQ_CACHE, or ~/.cache/hawq/kernels",
+        ),
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Instead of the run's best.pt.")] = None,
     run_dir: opt.RunDirOption = None,
     pretrained: opt.PretrainedOption = False,
@@ -50,9 +61,12 @@ def export(
     from hawq.integer import certify
     from hawq.qat.checkpoint import load_quantized
     from hawq.qat.lower import PixelScaling
+    from hawq.runtime.threads import cores
     from hawq.schemes import scheme_of
     from hawq.train.float import FloatRequest
     from tvm_export import export as compile_program
+    from tvm_export.cache import KernelCache
+    from tvm_export.link import Workshop
 
     session = open_session(
         FloatRequest(network, num_classes, pretrained, weights),
@@ -68,6 +82,7 @@ def export(
     program.save(path, certificate=certificate.to_json())
     rows = [[b.op, f"{b.lo:,}", f"{b.hi:,}", str(b.dtype).removeprefix("torch.")] for b in certificate.bounds]
     print_table("Certificate: every partial sum lies in", ["op", "lowest", "highest", "exact in"], rows)
+    cache = KernelCache(cache_dir)
     with console.status(f"compiling for {target}"):
         library = compile_program(
             program,
@@ -76,14 +91,17 @@ def export(
             batch=batch_size,
             preprocessing=preprocessing,
             class_names=session.data.names_of(program.ops[-1].out.shape[0]),
+            workshop=Workshop(cache, jobs or cores()),
             mcpu=mcpu,
             arch=arch or None,
             cuda_graph=cuda_graph,
         )
     console.print(f"integer program: {path}", soft_wrap=True)
     console.print(f"library: {library} ({library.stat().st_size / 2**20:.2f} MiB)", soft_wrap=True)
+    console.print(f"{cache.found} of {cache.found + cache.made} kernels reused")
     given = {"-a": network, "--data": data, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
              "--mean": mean, "--std": std, "--interpolation": interpolation, "--run-dir": run_dir}  # fmt: skip
     console.print(f"next: {opt.following(f'hawq verify --target {target}', given)}", soft_wrap=True)
     if as_json:
-        print_json({"program": str(path), "library": str(library), "certificate": certificate.to_json()})
+        print_json({"program": str(path), "library": str(library), "certificate": certificate.to_json(),
+                    "kernels": {"reused": cache.found, "compiled": cache.made}})  # fmt: skip

@@ -15,10 +15,12 @@ from hawq.files import read_json
 from hawq.integer.ops import Conv2d, Linear
 from tvm_export import export, load, verify
 from tvm_export.backend import backend
+from tvm_export.cache import KernelCache
 from tvm_export.cuda import toolchain
 from tvm_export.cuda.device import check_device, present_architecture
 from tvm_export.cuda.resources import KernelResources, parse_report
 from tvm_export.cuda.toolchain import count_imma, disassemble
+from tvm_export.link import Workshop
 from tvm_export.lower import lower, sites
 
 
@@ -140,7 +142,7 @@ def test_nvrtc_serves_where_there_is_no_nvcc(tmp_path, monkeypatch):
 def test_a_graph_holds_every_kernel_between_image_and_result(cuda_graph):
     program = lowered("Residual")
     target = backend("cuda", arch=["sm_80"], cuda_graph=cuda_graph)
-    text = target.compile(lower(program, target, 1).module).as_text()
+    text = target.compile(lower(program, target, 1).module, Workshop()).executable.as_text()
     body, graph = (re.search(rf"^@{name}:\n((?:  .*\n)*)", text, re.M) for name in ("main", "main_cuda_graph_capture"))
     assert target.describe()["cuda_graph"] == cuda_graph == bool(graph)
     launched, captured = (re.findall(r"call  ([\w]+) ", part[1]) if part else [] for part in (body, graph))
@@ -151,8 +153,14 @@ def test_a_graph_holds_every_kernel_between_image_and_result(cuda_graph):
 
 def test_the_same_export_gives_the_same_bytes(tmp_path):
     program = lowered("Residual", "uniform4")
-    first, second = (export(program, "cuda", tmp_path / name, arch=["sm_80"]) for name in ("a", "b"))
-    assert first.read_bytes() == second.read_bytes()
+    workshops = {
+        name: Workshop(KernelCache(tmp_path / f"{name}, kernels"), jobs) for name, jobs in (("a", 1), ("b", 3))
+    }
+    for name, workshop in workshops.items():
+        export(program, "cuda", tmp_path / name, arch=["sm_80"], workshop=workshop)
+        assert (workshop.cache.found, workshop.cache.made > 0) == (0, True)
+    for file in ("model.so", "manifest.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_4_bit_weights_are_packed():

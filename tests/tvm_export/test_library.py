@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import tvm
 from kernel_runner import BACKENDS
 from networks import images
 from schemes import lowered
@@ -15,9 +16,13 @@ from hawq.files import read_json
 from hawq.integer import ReferenceExecutor, TensorType, certify
 from hawq.integer import ops as o
 from hawq.runtime import devices
-from tvm_export import export, fingerprint, load, measure
+from tvm_export import export, fingerprint, load, measure, verify
+from tvm_export.cache import KernelCache
+from tvm_export.link import Workshop
 from tvm_export.llvm import LlvmBackend
 from tvm_export.lower import lower
+
+ENTRIES = ("main", "trace")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,14 @@ def test_results_outlive_the_next_call(folder):
     copies = {name: codes.clone() for name, codes in kept.items()}
     compiled.trace(second)
     assert all(torch.equal(kept[name], copies[name]) for name in copies)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_any_batch_gives_the_same_integers(batch, program, tmp_path):
+    export(program, "llvm", tmp_path, batch=batch)
+    report = verify(program, load(tmp_path), images(7), until="all")
+    assert report.exact
+    assert (report.images, report.tensors) == (7, tuple(op.name for op in program.ops))
 
 
 def test_the_manifest_says_what_the_library_is(program, folder):
@@ -121,15 +134,17 @@ def test_the_fingerprint_follows_every_integer(program):
 
 
 def test_the_same_program_gives_the_same_bytes(program, folder, tmp_path):
-    export(program, "llvm", tmp_path, batch=2)
-    for name in ("model.so", "manifest.json"):
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model.so"]  # nothing left over
+    again = tmp_path / "again"
+    for jobs, kept in ((1, "new"), (3, "new"), (2, "newer")):  # the second export finds every kernel of the first
+        export(program, "llvm", again, batch=2, workshop=Workshop(KernelCache(tmp_path / kept), jobs))
+        for name in ("model.so", "manifest.json"):
+            assert (again / name).read_bytes() == (folder / name).read_bytes()
+    assert sorted(path.name for path in again.iterdir()) == ["manifest.json", "model.so"]  # nothing left over
 
 
 def test_both_entries_share_kernels_and_constants(program, tmp_path):
     both = lower(program, LlvmBackend(), 1).module
-    kernels = [name for name in both.get_global_vars() if name.name_hint not in ("main", "trace")]
+    kernels = [name for name in both.get_global_vars() if name.name_hint not in ENTRIES]
     assert len(kernels) <= len(program.ops)
     size = 1 << 20
     weight = torch.randint(-127, 128, (1024, size // 1024), generator=torch.Generator().manual_seed(0)).to(torch.int8)
@@ -148,7 +163,9 @@ def test_the_instruction_is_used_where_the_cpu_has_it(name, program):
     backend = BACKENDS[name]()
     if name == "this CPU" and not backend.vnni:
         pytest.skip("this CPU has no AVX512-VNNI")
-    text = str(backend.compile(lower(program, backend, 1).module).mod.imports[0].inspect_source("asm"))
+    functions = {name.name_hint: f for name, f in lower(program, backend, 1).module.functions.items()}
+    kernels = {name: f.with_attr("global_symbol", name) for name, f in functions.items() if name not in ENTRIES}
+    text = str(tvm.tirx.build(tvm.IRModule(kernels), backend.target).inspect_source("asm"))
     assert ("vpdpbusd" in text) == backend.vnni
     assert backend.vnni == (name == "this CPU")
 

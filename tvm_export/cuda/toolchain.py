@@ -1,6 +1,7 @@
 """Turn CUDA source into machine code without a GPU, and look at what came out."""
 
 import ctypes
+import json
 import os
 import re
 import shutil
@@ -9,8 +10,9 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import tvm
 import tvm_ffi
@@ -18,7 +20,7 @@ import tvm_ffi
 from hawq.errors import HawqError
 from tvm_export.cuda.resources import KernelResources, parse_report
 
-__all__ = ["MachineCode", "compile_source", "count_imma", "disassemble", "enable_cuda_modules"]
+__all__ = ["MachineCode", "compile_source", "compiler_version", "count_imma", "disassemble", "enable_cuda_modules"]
 
 _DRIVER = "libcuda.so.1"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
@@ -80,6 +82,16 @@ class MachineCode:
     image: bytes
     kernels: tuple[KernelResources, ...]
 
+    def to_bytes(self) -> bytes:
+        """Return both as one string of bytes."""
+        return json.dumps([asdict(kernel) for kernel in self.kernels]).encode() + b"\n" + self.image
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "MachineCode":
+        """Return what `to_bytes` was called on."""
+        head, image = data.split(b"\n", 1)
+        return cls(image, tuple(KernelResources(**kernel) for kernel in json.loads(head)))
+
 
 def compile_source(code: str, architectures: Sequence[str]) -> MachineCode:
     """Compile CUDA source to machine code with nvcc, or with NVRTC where there is no nvcc.
@@ -95,6 +107,14 @@ def compile_source(code: str, architectures: Sequence[str]) -> MachineCode:
     """
     nvcc = shutil.which("nvcc")
     return _nvcc(nvcc, code, architectures) if nvcc else _nvrtc(code, architectures)
+
+
+def compiler_version() -> str:
+    """Return which compiler `compile_source` takes, in its own words."""
+    nvcc = shutil.which("nvcc")
+    if nvcc:
+        return subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    return f"NVRTC {_nvrtc_module().nvrtcVersion()}"
 
 
 def _nvcc(nvcc: str, code: str, architectures: Sequence[str]) -> MachineCode:
@@ -117,10 +137,7 @@ def _nvcc(nvcc: str, code: str, architectures: Sequence[str]) -> MachineCode:
 def _nvrtc(code: str, architectures: Sequence[str]) -> MachineCode:
     if len(architectures) != 1:
         raise HawqError(f"several architectures ({', '.join(architectures)}) need nvcc on the PATH; NVRTC takes one")
-    try:
-        from cuda.bindings import nvrtc
-    except ImportError as error:
-        raise HawqError("building for cuda needs nvcc on the PATH or the package cuda-bindings (NVRTC)") from error
+    nvrtc = _nvrtc_module()
     includes = [f"-I{path}" for path in _include_folders()]
     options = [f"--gpu-architecture={architectures[0]}", "-std=c++17", "--ptxas-options=-v", *includes]
     _, program = nvrtc.nvrtcCreateProgram(code.encode(), b"kernels.cu", 0, [], [])
@@ -134,6 +151,14 @@ def _nvrtc(code: str, architectures: Sequence[str]) -> MachineCode:
     binary = b" " * size
     nvrtc.nvrtcGetCUBIN(program, binary)
     return MachineCode(binary, parse_report(log.decode()))
+
+
+def _nvrtc_module() -> Any:
+    try:
+        from cuda.bindings import nvrtc
+    except ImportError as error:
+        raise HawqError("building for cuda needs nvcc on the PATH or the package cuda-bindings (NVRTC)") from error
+    return nvrtc
 
 
 def _include_folders() -> list[Path]:

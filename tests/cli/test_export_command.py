@@ -1,0 +1,57 @@
+"""`hawq export` and the commands after it: what is reused, and how many threads run."""
+
+import json
+
+import pytest
+import torch
+import typer
+from tiny_run import set_up
+from typer.testing import CliRunner
+
+from hawq.checkpoint import write_checkpoint
+from hawq.cli.export import export
+from hawq.cli.session import DataRequest, open_session
+from hawq.cli.verify import verify
+from hawq.qat.checkpoint import describe
+from hawq.qat.model import QuantizedModel
+from hawq.schemes import uniform
+from hawq.train.float import FloatRequest
+
+DATA = ("--data", "npz", "--data-path", "images.npz", "--quant-scheme", "uniform8", "--run-dir", "run")
+
+
+def run(command, *arguments):
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, [*arguments, *DATA, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout), result.stderr
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Go to a folder with a run that holds a calibrated checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("TVM_NUM_THREADS", "TVM_BIND_THREADS"):
+        monkeypatch.setenv(name, "1")  # so that what a command sets is undone
+    set_up(tmp_path)
+    request = FloatRequest("net.py:tiny", weights=tmp_path / "float.safetensors")
+    session = open_session(request, DataRequest("npz", tmp_path / "images.npz"), tmp_path / "run")
+    model = QuantizedModel(session.graph, uniform("net.py:tiny", session.graph, 8))
+    model.calibrate([torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))])
+    write_checkpoint(session.run.best("uniform8"), describe(model.eval()))
+    return tmp_path
+
+
+def test_a_second_export_reuses_the_kernels_and_the_library_runs_on_as_many_threads_as_asked(place):
+    network = ("-a", "net.py:tiny", "--weights", "float.safetensors")
+    first, _ = run(export, *network, "--cache-dir", "kernels", "-j", "2")
+    count = first["kernels"]["compiled"]
+    assert first["kernels"] == {"reused": 0, "compiled": count}
+    assert count == len(list((place / "kernels").iterdir())) > 5
+    second, printed = run(export, *network, "--cache-dir", "kernels")
+    assert second["kernels"] == {"reused": count, "compiled": 0}
+    assert f"{count} of {count} kernels reused" in printed
+    report, printed = run(verify, "-a", "net.py:tiny", "--threads", "2", "--until", "all")
+    assert report["exact"] is True
+    assert "(uniform8, llvm, 2 threads" in printed
