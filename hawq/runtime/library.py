@@ -1,6 +1,6 @@
 """Open an exported library and run it on images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,11 @@ class Library:
         stored = machine.download(machine.call("main", machine.upload(images)))
         how = self._output
         return unpack(stored, how["shape"], signed=how["signed"], packed=how["packed"])
+
+    def runner(self, images: np.ndarray) -> Callable[[], Any]:
+        """Return a function that runs the library on a batch on the device and waits for no GPU, for measuring."""
+        tensor = self._machine.upload(images)
+        return lambda: self._machine.call("main", tensor)
 
     def logits(self, integers: np.ndarray) -> np.ndarray:
         """Return float32 logits, (N, classes), of integer ones: one multiplication each."""

@@ -17,7 +17,7 @@ from tvm_export import export, load, verify
 from tvm_export.backend import backend
 from tvm_export.cache import KernelCache
 from tvm_export.cuda import toolchain
-from tvm_export.cuda.device import check_device, present_architecture
+from tvm_export.cuda.device import ARCHITECTURES, check_device, present_architecture
 from tvm_export.cuda.resources import KernelResources, parse_report
 from tvm_export.cuda.toolchain import count_imma, disassemble
 from tvm_export.link import Workshop
@@ -91,7 +91,7 @@ def _kernels(folder):
 def test_no_kernel_spills_registers(scheme, tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("needs nvcc to build for several architectures")
-    architectures = ["sm_80", "sm_90"]
+    architectures = list(ARCHITECTURES)
     program = lowered("Residual", scheme)
     export(program, "cuda", tmp_path, arch=architectures)
     kernels = _kernels(tmp_path)

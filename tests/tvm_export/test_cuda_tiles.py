@@ -1,5 +1,6 @@
 """Every tile of the tensor-core convolution gives the reference's integers; choices suit layers and devices."""
 
+import shutil
 from dataclasses import replace
 from itertools import product
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from convolution_cases import KINDS, layer, site_of
-from cuda_emulator import EmulatedKernels
+from cuda_emulator import EmulatedKernels, cuda_source
 from kernel_runner import store
 
 from hawq.integer import TensorType, execute_op
@@ -15,6 +16,7 @@ from hawq.integer import ops as o
 from tvm_export.cuda.backend import CudaBackend, CudaKernel
 from tvm_export.cuda.conv_mma import MmaConv, conv_mma
 from tvm_export.cuda.tiles import DEVICES, TILES, Gemm, Plan, choose
+from tvm_export.cuda.toolchain import compile_source
 
 ARCHITECTURES = ["sm_80"]
 # one for each way of multiplying: bytes, nibbles, nibbles widened to meet bytes on either side
@@ -58,6 +60,21 @@ def test_every_tile_stage_and_slicing(arch, way, tmp_path):
         Plan(replace(tile, stages=stages), slices) for tile, stages, slices in product(TILES, (2, 3, 4), (1, 2, 5))
     ]
     check([layer("strided", way)] * len(plans), plans, tmp_path, [arch], both_ways=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", DEVICES)
+def test_no_tile_spills_registers_whatever_it_multiplies(arch):
+    if shutil.which("nvcc") is None:
+        pytest.skip("needs nvcc")
+    functions = {}
+    for index, (tile, way) in enumerate(product(TILES, WAYS)):
+        for slices in (1, 2):
+            site = site_of(*layer("strided", way))
+            functions[f"op{index}_{slices}"], _ = conv_mma(site, [arch], Plan(tile, slices))
+    kernels = compile_source(cuda_source(functions), [arch]).kernels
+    assert {kernel.name.removesuffix("_kernel") for kernel in kernels} >= set(functions)
+    assert [kernel for kernel in kernels if kernel.stack_bytes] == []
 
 
 def test_sums_too_large_to_be_taken_16_fold(tmp_path):

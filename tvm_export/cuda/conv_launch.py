@@ -49,7 +49,12 @@ def launch(
     x_shape, x_dtype = source.shape(site.batch), source.dtype
     y_shape, y_dtype = site.out.shape(site.batch), site.out.dtype
     tiles_m, tiles_n = plan.tiles(grid.gemm)
-    tiles, threads, blocks, shared_bytes = tiles_m * tiles_n, plan.tile.threads, plan.tile.blocks, grid.shared_bytes
+    tiles, threads, blocks, shared_bytes = (
+        tiles_m * tiles_n,
+        plan.tile.threads,
+        plan.tile.blocks(grid.gemm.vector),
+        grid.shared_bytes,
+    )
     convolve = DeviceFunction(
         _HEADERS, constants, f"void* shared, const void* x, const void* w, {_CHANNELS}",
         "hawq::convolve<P>(x, w, {bias, multiplier, shift}, y, shared);",

@@ -110,18 +110,17 @@ class MmaConv:
         _, _, kernel_h, kernel_w = dense_weight(self.site).shape
         (stride_h, stride_w), (dilation_h, dilation_w) = getattr(op, "stride", (1, 1)), getattr(op, "dilation", (1, 1))
         padding = getattr(op, "padding", (0, 0, 0, 0))
-        pixel_bytes = source.channels // 2 if source.packed else source.channels
         return constants_text(
             {"Out": element(out)},
             {
-                "Height": height, "Width": width, "PixelBytes": pixel_bytes, "Pixels": self.gemm.pixels,
+                "Height": height, "Width": width, "PixelBytes": _pixel_bytes(source), "Pixels": self.gemm.pixels,
                 "OutHeight": out_height, "OutWidth": out_width, "OutStored": out.channels,
                 "KernelH": kernel_h, "KernelW": kernel_w, "StrideH": stride_h, "StrideW": stride_w,
                 "Top": padding[0], "Left": padding[2], "DilationH": dilation_h, "DilationW": dilation_w,
                 "Padded": any(padding), "NibblesX": source.packed, "NibblesW": self.nibbles,
                 "Signed": source.type.signed, "ScaleW": self._sixteenfold_fits(),
                 "Fill": padding_word(self.site),
-                "Vector": next(size for size in (16, 8, 4) if pixel_bytes % size == 0),
+                "Vector": self.gemm.vector,
                 "TileM": tile.m, "TileN": tile.n, "WarpsM": tile.warps_m, "WarpsN": tile.warps_n,
                 "Step": tile.step, "Stages": tile.stages, "Slices": self.plan.slices,
                 "FinishThreads": FINISH_THREADS, "PackOut": out.packed,
@@ -130,11 +129,16 @@ class MmaConv:
         )  # fmt: skip
 
 
+def _pixel_bytes(source: Storage) -> int:
+    return source.channels // 2 if source.packed else source.channels
+
+
 def _gemm(site: Site, nibbles: bool) -> Gemm:
     (source,), weight = site.inputs, dense_weight(site)
     codes = weight.shape[2] * weight.shape[3] * source.channels
-    both = source.packed and nibbles
-    return Gemm(site.batch * site.out.chw[1] * site.out.chw[2], site.out.channels, codes // 2 if both else codes)
+    row_bytes = codes // 2 if source.packed and nibbles else codes
+    vector = 4 if _pixel_bytes(source) % 16 else 16
+    return Gemm(site.batch * site.out.chw[1] * site.out.chw[2], site.out.channels, row_bytes, vector)
 
 
 def conv_mma(site: Site, architectures: Sequence[str], plan: Plan | None = None) -> tuple[tvm.tirx.PrimFunc, Any]:

@@ -29,6 +29,7 @@ __device__ __forceinline__ auto dyadic(int value, int multiplier, int shift) {
 // Make a sum the code of a pixel and channel. P holds kAccumulate, kHighShifts, kZero, kLo, kHi.
 template <class P>
 struct Requantize {
+  static constexpr bool kScales = true;
   __device__ __forceinline__ int operator()(int sum, const Channel& channel, int pixel, int o) const {
     // unsigned: without the zero point in the sum each part may leave int32, and both wrap back together
     const int acc = static_cast<int>(static_cast<unsigned>(sum) + static_cast<unsigned>(channel.bias));
@@ -40,6 +41,7 @@ struct Requantize {
 
 // Make a sum itself what is stored, for another kernel to add up.
 struct KeepSum {
+  static constexpr bool kScales = false;
   __device__ __forceinline__ int operator()(int sum, const Channel&, int, int) const { return sum; }
 };
 
@@ -68,31 +70,40 @@ __device__ __forceinline__ void store_tile(const int (&sums)[Tile::kFragmentsM][
   constexpr int kRow = Tile::kTileN * Memory::kBits / 8;
   constexpr int kPitch = kRow + 16;  // the 8 rows of a fragment hit different banks
   constexpr int kVectors = kRow / 16, kSlab = Tile::kWarpsM * 16;
-  static_assert(kSlab * kPitch <= Tile::kSharedBytes, "a slab of the output fits where the operands were");
+  static_assert(kSlab * kPitch + Tile::kTileN * 12 <= Tile::kSharedBytes, "a slab of the output fits where the operands were");
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int warp_m = warp / Tile::kWarpsN, warp_n = warp % Tile::kWarpsN;
   const int row_bytes = stored * Memory::kBits / 8, first_byte = first_channel * Memory::kBits / 8;
 
+  // constants wait in shared memory: in registers those of 16 channels would push sums out
+  int* table = reinterpret_cast<int*>(shared + kSlab * kPitch);
+  __syncthreads();  // the operands have been read
+  if constexpr (Code::kScales) {
+    for (int o = threadIdx.x; o < Tile::kTileN; o += Tile::kThreads) {
+      const Channel channel = constants[first_channel + o];
+      table[o] = channel.bias, table[Tile::kTileN + o] = channel.multiplier, table[2 * Tile::kTileN + o] = channel.shift;
+    }
+  }
 #pragma unroll
   for (int m = 0; m < Tile::kFragmentsM; ++m) {
-    __syncthreads();  // the operands, or the slab before, have been read
-    Channel channels[Tile::kFragmentsN][2];
+    __syncthreads();  // the table is written, the slab before has been read
 #pragma unroll
-    for (int n = 0; n < Tile::kFragmentsN; ++n)
+    for (int n = 0; n < Tile::kFragmentsN; ++n) {
+      const int o = Tile::channel(warp_n, lane, n);
+      Channel channels[2] = {};
+      if constexpr (Code::kScales) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) channels[n][i] = constants[first_channel + Tile::channel(warp_n, lane, n) + i];
+        for (int i = 0; i < 2; ++i)
+          channels[i] = {table[o + i], table[Tile::kTileN + o + i], table[2 * Tile::kTileN + o + i]};
+      }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = warp_m * 16 + r * 8 + lane / 4;
-      const int pixel = first_pixel + Tile::pixel(warp_m, m) + r * 8 + lane / 4;
-#pragma unroll
-      for (int n = 0; n < Tile::kFragmentsN; ++n) {
-        const int o = Tile::channel(warp_n, lane, n);
+      for (int r = 0; r < 2; ++r) {
+        const int row = r * 8 + lane / 4, pixel = first_pixel + Tile::pixel(warp_m, m) + row;
         int codes[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i)
-          codes[i] = code(sums[m][n][r * 2 + i], channels[n][i], pixel, first_channel + o + i);
-        Memory::put(shared + row * kPitch, o, codes[0], codes[1]);
+          codes[i] = code(sums[m][n][r * 2 + i], channels[i], pixel, first_channel + o + i);
+        Memory::put(shared + (warp_m * 16 + row) * kPitch, o, codes[0], codes[1]);
       }
     }
     __syncthreads();

@@ -58,15 +58,18 @@ class Tile:
         """Shared memory of a block, where both operands are equally wide."""
         return (self.m + self.n) * self.step * self.stages
 
-    @property
-    def blocks(self) -> int:
-        """Blocks to hold in a multiprocessor at least; bounds the registers of a thread by 65536 / threads / blocks."""
-        sums = self.m * self.n // self.threads
-        return max(1, 65536 // self.threads // (sums + _REGISTERS_BESIDE_SUMS))
+    def blocks(self, vector: int) -> int:
+        """Return how many blocks a multiprocessor is to hold at least.
+
+        That bounds the registers of a thread by 65536 / threads / blocks: its sums, what every thread needs, and the
+        place of every row of pixels of which it copies a vector of so many bytes.
+        """
+        sums, rows = self.m * self.n // self.threads, self.m * self.step // vector // self.threads
+        return max(1, 65536 // self.threads // (sums + _REGISTERS + _REGISTERS_OF_ROW * rows))
 
 
-_REGISTERS_BESIDE_SUMS = 80
-"""Of a thread: fragments, addresses, and the constants of its channels."""
+_REGISTERS, _REGISTERS_OF_ROW = 80, 5
+"""Of a thread beside its sums: fragments, addresses, the constants of its channels; and for each row it copies."""
 
 TILES = {
     Tile(128, 128, 2, 2, 64, 4): 1.0,
@@ -103,11 +106,13 @@ class Gemm:
         pixels: of all images.
         channels: stored, of the output.
         row_bytes: of a window in the wider operand.
+        vector: bytes of a pixel that are copied at once: 16, or 4 of an image.
     """
 
     pixels: int
     channels: int
     row_bytes: int
+    vector: int = 16
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def _cycles(plan: Plan, gemm: Gemm, device: Device) -> float:
     """Estimate how long a plan takes by the blocks of the busiest multiprocessor."""
     tile, (tiles_m, tiles_n) = plan.tile, plan.tiles(gemm)
     blocks = -(-tiles_m * tiles_n * plan.slices // device.multiprocessors)  # one after another or side by side
-    resident = min(blocks, tile.blocks)
+    resident = min(blocks, tile.blocks(gemm.vector))
     rate = _PRODUCTS * TILES[tile] * min(1.0, resident * tile.threads / 32 / _BUSY_WARPS)
     products = blocks * plan.steps(gemm) * tile.step * tile.m * tile.n
     cycles = products / rate + -(-blocks // resident) * _BLOCK_CYCLES
