@@ -26,11 +26,13 @@ class Grid:
         plan: how the product is cut up.
         gemm: the product.
         shared_bytes: dynamic shared memory of a block.
+        blocks: that a multiprocessor is to hold at least.
     """
 
     plan: Plan
     gemm: Gemm
     shared_bytes: int
+    blocks: int
 
 
 def launch(
@@ -49,12 +51,7 @@ def launch(
     x_shape, x_dtype = source.shape(site.batch), source.dtype
     y_shape, y_dtype = site.out.shape(site.batch), site.out.dtype
     tiles_m, tiles_n = plan.tiles(grid.gemm)
-    tiles, threads, blocks, shared_bytes = (
-        tiles_m * tiles_n,
-        plan.tile.threads,
-        plan.tile.blocks(grid.gemm.vector),
-        grid.shared_bytes,
-    )
+    tiles, threads, shared_bytes, blocks = tiles_m * tiles_n, plan.tile.threads, grid.shared_bytes, grid.blocks
     convolve = DeviceFunction(
         _HEADERS, constants, f"void* shared, const void* x, const void* w, {_CHANNELS}",
         "hawq::convolve<P>(x, w, {bias, multiplier, shift}, y, shared);",

@@ -153,6 +153,7 @@ def conv_mma(site: Site, architectures: Sequence[str], plan: Plan | None = None)
     """
     layer = MmaConv.of(site, architectures, plan)
     weight, bias, *rest = layer.constants()
-    grid = Grid(layer.plan, layer.gemm, layer.shared_bytes)
+    blocks = layer.plan.tile.blocks(layer.gemm.vector, architectures)
+    grid = Grid(layer.plan, layer.gemm, layer.shared_bytes, blocks)
     function = launch(layer.text(), site, grid, weight.shape, bias.shape)
     return function, (weight, bias, *rest)

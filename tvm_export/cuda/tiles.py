@@ -13,14 +13,16 @@ class Device:
     Attributes:
         multiprocessors: of the largest common GPU of the architecture.
         shared_bytes: most shared memory of a block.
+        asynchronous: whether copies into shared memory bypass the registers.
     """
 
     multiprocessors: int
     shared_bytes: int
+    asynchronous: bool = True
 
 
 DEVICES = {
-    "sm_75": Device(40, 65536),  # T4
+    "sm_75": Device(40, 65536, asynchronous=False),  # T4
     "sm_80": Device(108, 166912),  # A100
     "sm_86": Device(84, 101376),  # RTX 3090
     "sm_89": Device(128, 101376),  # RTX 4090
@@ -58,14 +60,16 @@ class Tile:
         """Shared memory of a block, where both operands are equally wide."""
         return (self.m + self.n) * self.step * self.stages
 
-    def blocks(self, vector: int) -> int:
+    def blocks(self, vector: int, architectures: Sequence[str]) -> int:
         """Return how many blocks a multiprocessor is to hold at least.
 
-        That bounds the registers of a thread by 65536 / threads / blocks: its sums, what every thread needs, and the
-        place of every row of pixels of which it copies a vector of so many bytes.
+        That bounds the registers of a thread by 65536 / threads / blocks: its sums, what every thread needs, and for
+        every row of pixels of which it copies a vector of so many bytes the place, and the vector on its way.
         """
         sums, rows = self.m * self.n // self.threads, self.m * self.step // vector // self.threads
-        return max(1, 65536 // self.threads // (sums + _REGISTERS + _REGISTERS_OF_ROW * rows))
+        asynchronous = all(DEVICES[name].asynchronous for name in architectures)
+        row = _REGISTERS_OF_ROW + (0 if asynchronous else vector // 4)
+        return max(1, 65536 // self.threads // (sums + _REGISTERS + row * rows))
 
 
 _REGISTERS, _REGISTERS_OF_ROW = 80, 5
@@ -140,11 +144,11 @@ def _steps(tile: Tile, gemm: Gemm) -> int:
     return -(-gemm.row_bytes // tile.step)
 
 
-def _cycles(plan: Plan, gemm: Gemm, device: Device) -> float:
+def _cycles(plan: Plan, gemm: Gemm, architectures: Sequence[str]) -> float:
     """Estimate how long a plan takes by the blocks of the busiest multiprocessor."""
-    tile, (tiles_m, tiles_n) = plan.tile, plan.tiles(gemm)
+    tile, (tiles_m, tiles_n), device = plan.tile, plan.tiles(gemm), DEVICES[architectures[0]]
     blocks = -(-tiles_m * tiles_n * plan.slices // device.multiprocessors)  # one after another or side by side
-    resident = min(blocks, tile.blocks(gemm.vector))
+    resident = min(blocks, tile.blocks(gemm.vector, architectures))
     rate = _PRODUCTS * TILES[tile] * min(1.0, resident * tile.threads / 32 / _BUSY_WARPS)
     products = blocks * plan.steps(gemm) * tile.step * tile.m * tile.n
     cycles = products / rate + -(-blocks // resident) * _BLOCK_CYCLES
@@ -155,7 +159,6 @@ def _cycles(plan: Plan, gemm: Gemm, device: Device) -> float:
 
 def choose(gemm: Gemm, architectures: Sequence[str]) -> Plan:
     """Return the plan estimated to be fastest on the first architecture that fits all: they share a launch."""
-    device = DEVICES[architectures[0]]
     room = min(DEVICES[name].shared_bytes for name in architectures)
     plans = [
         Plan(tile, slices)
@@ -164,5 +167,5 @@ def choose(gemm: Gemm, architectures: Sequence[str]) -> Plan:
         for slices in _SLICES
         if -(-_steps(tile, gemm) // -(-_steps(tile, gemm) // slices)) == slices  # none is empty
     ]
-    best = min(plans, key=lambda plan: _cycles(plan, gemm, device))
+    best = min(plans, key=lambda plan: _cycles(plan, gemm, architectures))
     return replace(best, tile=replace(best.tile, stages=max(2, min(best.tile.stages, best.steps(gemm)))))
