@@ -8,6 +8,7 @@ import tvm
 
 from hawq.errors import UsageError
 from hawq.integer import TensorType
+from hawq.integer.ops import Op
 from tvm_export.definitions import Site
 from tvm_export.link import CompiledNetwork, Workshop
 from tvm_export.storage import Storage
@@ -16,22 +17,28 @@ __all__ = ["BACKENDS", "Backend", "Kernel", "backend", "register_backend"]
 
 
 class Kernel(Protocol):
-    """A kernel ready to be called: the function and the constants behind its activations, before its output."""
+    """A kernel ready to be called: the function and the constants behind its activations, before its outputs."""
 
     function: Any
     constants: tuple[Any, ...]
 
 
 class Backend(Protocol):
-    """Everything in which targets differ."""
+    """Everything in which targets differ.
+
+    Attributes:
+        device: cpu or cuda.
+        followers: ops that its kernels may compute behind their own.
+    """
 
     device: str
+    followers: tuple[type[Op], ...]
 
     def storage(self, kind: TensorType, *, image: bool) -> Storage:
         """Return how a tensor is stored; `image` marks the quantized input."""
 
     def kernel(self, site: Site) -> Kernel:
-        """Return the scheduled kernel of one op."""
+        """Return the scheduled kernel of an op and its followers."""
 
     def compile(self, module: tvm.IRModule, workshop: Workshop) -> CompiledNetwork:
         """Compile a lowered network."""

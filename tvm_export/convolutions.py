@@ -1,8 +1,5 @@
 """Define Conv2d and Linear: as products of bytes wherever that is exact, code by code elsewhere."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from tvm import te, tirx
@@ -10,7 +7,7 @@ from tvm import te, tirx
 from hawq.integer import LayerBound, TensorType
 from hawq.integer import ops as o
 from hawq.integer.certificate import partial_sum_bound
-from tvm_export.expressions import Definition, Geometry, Site, clamp, constant, definition, dyadic, inside
+from tvm_export.expressions import Body, Code, Constants, Geometry, Site, constant, definition, inside, requantized
 from tvm_export.storage import Expr, round_up
 
 __all__ = ["BLOCK", "DEPTH", "byte_sum_fits", "dense_weight", "offset_bias", "per_channel", "register_tile"]
@@ -29,16 +26,16 @@ _BYTE_OFFSET = 128
 
 
 @definition(o.Conv2d)
-def _conv2d(op: o.Conv2d, site: Site) -> Definition:
+def _conv2d(op: o.Conv2d, site: Site) -> Body:
     return _convolution(site, Geometry(op.stride, op.padding, op.dilation, op.groups, op.fill))
 
 
 @definition(o.Linear)
-def _linear(op: o.Linear, site: Site) -> Definition:
+def _linear(op: o.Linear, site: Site) -> Body:
     return _convolution(site, Geometry())
 
 
-def _convolution(site: Site, geometry: Geometry) -> Definition:
+def _convolution(site: Site, geometry: Geometry) -> Body:
     source = site.inputs[0].type
     if geometry.groups > 1 or source.bits > 8:
         return _grouped(site, geometry)
@@ -113,23 +110,23 @@ def register_tile(width: int, blocks: int) -> tuple[int, int]:
     return max(tiles, key=worth)
 
 
-def _epilogue(site: Site, bias: np.ndarray, total: Callable[[Expr, Expr, Expr, Expr], Expr]) -> tuple[Any, te.Tensor]:
-    """Return the constants and the output of total + bias, requantized unless the output is the accumulator."""
+def _epilogue(site: Site, bias: np.ndarray, total: Code) -> tuple[Constants, Code]:
+    """Return the constants and the code of total + bias, requantized unless the output is the accumulator."""
     channels = site.out.channels
-    constants = [constant(per_channel(bias, channels), "bias")]
-    if not site.op.accumulates:
-        constants.append(constant(per_channel(site.constants["multiplier"], channels), "multiplier"))
-        constants.append(constant(per_channel(site.constants["shift"], channels, fill=1), "shift"))
-    b, *ms = (tensor for tensor, _ in constants)
+    b, b_array = constant(per_channel(bias, channels), "bias")
+    if site.op.accumulates:
+        return ((b, b_array),), lambda n, h, w, c: total(n, h, w, c) + b[c]
+    shifts = site.constants["shift"]
+    m, m_array = constant(per_channel(site.constants["multiplier"], channels), "multiplier")
+    s, s_array = constant(per_channel(shifts, channels, fill=int(shifts.max())), "shift")
 
     def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
-        acc = total(n, h, w, c) + b[c]
-        return clamp(dyadic(acc, ms[0][c], ms[1][c]), site.op) if ms else acc  # type: ignore[arg-type]
+        return requantized(site.op, [(total(n, h, w, c) + b[c], m[c])], s[c], shifts, 31)
 
-    return constants, site.out.write(site.batch, code)
+    return ((b, b_array), (m, m_array), (s, s_array)), code
 
 
-def _dense(site: Site, geometry: Geometry, offset: int) -> Definition:
+def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
     """Multiply unsigned bytes by blocked weights (O/16, KH, KW, C/4, 16, 4): u8 x s8 -> s32.
 
     The bytes are code + offset; the offset and the zero point leave the sum through the bias.
@@ -169,11 +166,11 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Definition:
         ),
         name="conv",
     )
-    constants, out = _epilogue(site, offset_bias(site, zero), lambda n, h, v, c: acc[n, h, v, c // BLOCK, c % BLOCK])
-    return Definition((x,), ((w, w_array), *constants), out)
+    constants, code = _epilogue(site, offset_bias(site, zero), lambda n, h, v, c: acc[n, h, v, c // BLOCK, c % BLOCK])
+    return Body((x,), ((w, w_array), *constants), code)
 
 
-def _grouped(site: Site, geometry: Geometry) -> Definition:
+def _grouped(site: Site, geometry: Geometry) -> Body:
     """Convolve group by group, depthwise included, with weights (KH, KW, I/groups, O); input codes of any width."""
     (source,), weight = site.inputs, dense_weight(site)
     outputs, per_group, kh, kw = weight.shape
@@ -202,5 +199,5 @@ def _grouped(site: Site, geometry: Geometry) -> Definition:
         lambda n, h, v, c: te.sum(product(n, h, v, c, r, q, i), axis=[r, q, i]),
         name="sum",
     )
-    constants, out = _epilogue(site, site.constants["bias"], lambda n, h, v, c: acc[n, h, v, c])
-    return Definition((x,), ((w, w_array), *constants), out)
+    constants, code = _epilogue(site, site.constants["bias"], lambda n, h, v, c: acc[n, h, v, c])
+    return Body((x,), ((w, w_array), *constants), code)

@@ -1,5 +1,7 @@
 """Define every integer op once, as tensor expressions over codes; backends only choose storage and schedules."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from tvm import te, tirx
 
@@ -7,14 +9,19 @@ from hawq.integer import ops as o
 from tvm_export.convolutions import BLOCK, DEPTH, dense_weight, offset_bias, per_channel
 from tvm_export.expressions import (
     DEFINITIONS,
+    Body,
+    Code,
+    Constants,
     Definition,
     Geometry,
     Site,
-    clamp,
     constant,
     definition,
-    dyadic,
+    distance,
     inside,
+    pointwise,
+    pointwise_body,
+    requantized,
     rounding_shift,
     source_channel,
 )
@@ -24,12 +31,31 @@ __all__ = ["BLOCK", "DEPTH", "Definition", "Site", "define", "dense_weight", "of
 
 
 def define(site: Site) -> Definition:
-    """Return the kernel of an op."""
-    return DEFINITIONS[type(site.op)](site.op, site)
+    """Return the kernel of an op and its followers."""
+    activations: list[te.Tensor] = []
+    constants: list[tuple[te.Tensor, np.ndarray]] = []
+    outs: list[te.Tensor] = []
+    made: dict[str, Code] = {}
+    for member in (site, *site.followers):
+        body = pointwise_body(member, made) if made else DEFINITIONS[type(member.op)](member.op, member)
+        activations += body.activations
+        constants += body.constants
+        if member.kept:
+            outs.append(member.out.write(member.batch, body.code, f"out{len(outs) or ''}"))
+        made[member.op.name] = _stored(member, outs[-1]) if member.kept else _passing(body.code)
+    return Definition(tuple(activations), tuple(constants), tuple(outs))
+
+
+def _stored(site: Site, out: te.Tensor) -> Code:
+    return lambda n, h, w, c: site.out.read(out, n, h, w, c)
+
+
+def _passing(code: Code) -> Code:
+    return lambda n, h, w, c: code(n, h, w, c).astype("int32")
 
 
 @definition(o.QuantizeInput)
-def _quantize_input(op: o.QuantizeInput, site: Site) -> Definition:
+def _quantize_input(op: o.QuantizeInput, site: Site) -> Body:
     channels, height, width = site.out.chw
     image = te.placeholder((site.batch, channels, height, width), "float32", name="image")
     zero, scale = op.out.zero_point, tirx.const(op.out.scale, "float32")
@@ -39,11 +65,11 @@ def _quantize_input(op: o.QuantizeInput, site: Site) -> Definition:
         limited = te.max(te.min(steps, tirx.const(op.hi - zero, "float32")), tirx.const(op.lo - zero, "float32"))
         return limited.astype("int32") + zero
 
-    return Definition((image,), (), site.out.write(site.batch, code))
+    return Body((image,), (), code)
 
 
 @definition(o.PixelInput)
-def _pixel_input(op: o.PixelInput, site: Site) -> Definition:
+def _pixel_input(op: o.PixelInput, site: Site) -> Body:
     channels, height, width = site.out.chw
     image = te.placeholder((site.batch, channels, height, width), "uint8", name="image")
     constants = [constant(site.constants[name], name) for name in ("multiplier", "offset", "shift")]
@@ -54,25 +80,23 @@ def _pixel_input(op: o.PixelInput, site: Site) -> Definition:
         value = rounding_shift(image[n, k, h, w].astype("int64") * m[k] + b[k], s[0])  # the offset holds the zero point
         return tirx.max(tirx.min(value, tirx.const(op.hi, "int64")), tirx.const(op.lo, "int64"))
 
-    return Definition((image,), tuple(constants), site.out.write(site.batch, code))
+    return Body((image,), tuple(constants), code)
 
 
-@definition(o.Requantize)
-def _requantize(op: o.Requantize, site: Site) -> Definition:
-    (source,) = site.inputs
-    x = source.placeholder(site.batch, "x")
+@pointwise(o.Requantize)
+def _requantize(op: o.Requantize, site: Site, values: Sequence[Code]) -> tuple[Constants, Code]:
     constants = [constant(site.constants[name], name) for name in ("multiplier", "shift")]
     m, s = (tensor for tensor, _ in constants)
 
     def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
-        value = source.read(x, n, h, w, source_channel(c, site, source)).astype("int64")  # accumulators fill int32
-        return clamp(dyadic(value - source.type.zero_point, m[0], s[0]), op)
+        value, bits = distance(values[0](n, h, w, c), site.inputs[0].type)
+        return requantized(op, [(value, m[0])], s[0], site.constants["shift"], bits)
 
-    return Definition((x,), tuple(constants), site.out.write(site.batch, code))
+    return tuple(constants), code
 
 
 @definition(o.Threshold)
-def _threshold(op: o.Threshold, site: Site) -> Definition:
+def _threshold(op: o.Threshold, site: Site) -> Body:
     """Add up the steps between levels over the thresholds reached: level_0 + sum_j (x >= threshold_cj) step_j."""
     (source,) = site.inputs
     x = source.placeholder(site.batch, "x")
@@ -90,30 +114,24 @@ def _threshold(op: o.Threshold, site: Site) -> Definition:
         return te.sum(tirx.Select(reached, step[j], tirx.const(0, "int32")), axis=[j])
 
     total = te.compute((site.batch, height, width, site.out.channels), climbed, name="sum")
-    return Definition(
-        (x,), tuple(constants), site.out.write(site.batch, lambda n, h, w, c: total[n, h, w, c] + int(level[0]))
-    )
+    return Body((x,), tuple(constants), lambda n, h, w, c: total[n, h, w, c] + int(level[0]))
 
 
-@definition(o.Add)
-def _add(op: o.Add, site: Site) -> Definition:
-    inputs = [source.placeholder(site.batch, name) for source, name in zip(site.inputs, "ab", strict=True)]
+@pointwise(o.Add)
+def _add(op: o.Add, site: Site, values: Sequence[Code]) -> tuple[Constants, Code]:
     constants = [constant(site.constants[name], name) for name in ("multiplier", "shift")]
     m, s = (tensor for tensor, _ in constants)
 
     def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
-        terms = [
-            (source.read(x, n, h, w, source_channel(c, site, source)) - source.type.zero_point).astype("int64")
-            * m[i].astype("int64")
-            for i, (x, source) in enumerate(zip(inputs, site.inputs, strict=True))
-        ]
-        return clamp(rounding_shift(terms[0] + terms[1], s[0]), op)
+        terms = [distance(value(n, h, w, c), x.type) for value, x in zip(values, site.inputs, strict=True)]
+        products = [(value, m[i]) for i, (value, _) in enumerate(terms)]
+        return requantized(op, products, s[0], site.constants["shift"], max(bits for _, bits in terms))
 
-    return Definition(tuple(inputs), tuple(constants), site.out.write(site.batch, code))
+    return tuple(constants), code
 
 
 @definition(o.Concat)
-def _concat(op: o.Concat, site: Site) -> Definition:
+def _concat(op: o.Concat, site: Site) -> Body:
     inputs = [source.placeholder(site.batch, f"x{i}") for i, source in enumerate(site.inputs)]
 
     def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
@@ -125,11 +143,11 @@ def _concat(op: o.Concat, site: Site) -> Definition:
             start += source.chw[0]
         return value
 
-    return Definition(tuple(inputs), (), site.out.write(site.batch, code))
+    return Body(tuple(inputs), (), code)
 
 
 @definition(o.MaxPool2d)
-def _max_pool2d(op: o.MaxPool2d, site: Site) -> Definition:
+def _max_pool2d(op: o.MaxPool2d, site: Site) -> Body:
     (source,) = site.inputs
     x = source.placeholder(site.batch, "x")
     _, height, width = source.chw
@@ -145,11 +163,11 @@ def _max_pool2d(op: o.MaxPool2d, site: Site) -> Definition:
     best = te.compute(
         (site.batch, oh, ow, site.out.channels), lambda n, h, v, c: te.max(value(n, h, v, c), axis=[r, q]), name="sum"
     )
-    return Definition((x,), (), site.out.write(site.batch, lambda n, h, v, c: best[n, h, v, c]))
+    return Body((x,), (), lambda n, h, v, c: best[n, h, v, c])
 
 
 @definition(o.AvgPool2d)
-def _avg_pool2d(op: o.AvgPool2d, site: Site) -> Definition:
+def _avg_pool2d(op: o.AvgPool2d, site: Site) -> Body:
     (source,) = site.inputs
     x = source.placeholder(site.batch, "x")
     _, height, width = source.chw
@@ -173,13 +191,13 @@ def _avg_pool2d(op: o.AvgPool2d, site: Site) -> Definition:
 
     def code(n: Expr, h: Expr, v: Expr, c: Expr) -> Expr:
         y, z = (0, 0) if one_count else (h, v)
-        return clamp(dyadic(total[n, h, v, c], m[y, z], s[y, z]), op)
+        return requantized(op, [(total[n, h, v, c], m[y, z])], s[y, z], site.constants["shift"], 31)
 
-    return Definition((x,), tuple(constants), site.out.write(site.batch, code))
+    return Body((x,), tuple(constants), code)
 
 
 @definition(o.Flatten)
-def _flatten(op: o.Flatten, site: Site) -> Definition:
+def _flatten(op: o.Flatten, site: Site) -> Body:
     (source,) = site.inputs
     x = source.placeholder(site.batch, "x")
     _, height, width = source.chw
@@ -188,4 +206,4 @@ def _flatten(op: o.Flatten, site: Site) -> Definition:
         g = tirx.min(f, op.out.shape[0] - 1)  # features are ordered (C, H, W)
         return source.read(x, n, g // width % height, g % width, g // (height * width))
 
-    return Definition((x,), (), site.out.write(site.batch, code))
+    return Body((x,), (), code)

@@ -8,6 +8,7 @@ from tvm.relax.backend.cpu_generic import pipeline
 from tvm.target import codegen
 
 from hawq.integer import TensorType
+from hawq.integer.ops import Add
 from tvm_export.backend import register_backend
 from tvm_export.definitions import BLOCK, DEPTH, Site, define
 from tvm_export.kernels.cpu import schedule
@@ -39,6 +40,7 @@ class LlvmBackend:
     """
 
     device = "cpu"
+    followers = (Add,)  # requantizing a residual stream there, too, takes longer than a pass of its own (Zen 5)
 
     def __init__(self, mcpu: str | None = None) -> None:
         self.mcpu = mcpu or codegen.llvm_get_system_cpu()
@@ -50,7 +52,7 @@ class LlvmBackend:
         return Storage(kind, round_up(kind.shape[0], DEPTH if image else BLOCK))
 
     def kernel(self, site: Site) -> CpuKernel:
-        """Return the kernel of one op."""
+        """Return the kernel of an op and its followers."""
         definition = define(site)
         return CpuKernel(schedule(definition, self.vnni), tuple(array for _, array in definition.constants))
 

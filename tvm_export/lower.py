@@ -1,6 +1,7 @@
-"""Lower an IntegerProgram to an IRModule: one Relax call per op, the constants inside."""
+"""Lower an IntegerProgram to an IRModule: one Relax call per kernel, the constants inside."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
@@ -10,6 +11,7 @@ from hawq.integer import IntegerProgram
 from hawq.integer.ops import Op, PixelInput
 from tvm_export.backend import Backend, Kernel
 from tvm_export.definitions import Site
+from tvm_export.fusion import fused
 from tvm_export.storage import Storage
 
 __all__ = ["LoweredNetwork", "lower", "sites"]
@@ -20,27 +22,39 @@ class LoweredNetwork:
     """A network ready to compile.
 
     Attributes:
-        module: with the functions `main` (image -> logits) and `trace` (image -> every tensor, in program order).
-        storage: how each tensor lies in memory, by name.
+        module: with the functions `main` (image -> logits) and `trace` (image -> every tensor, in the order of
+            `storage`); both call the same kernels.
+        kernels: names of the ops that the kernels begin with, in the order of their calls.
+        storage: how each tensor that is written lies in memory, by name.
     """
 
     module: tvm.IRModule
+    kernels: tuple[str, ...]
     storage: dict[str, Storage]
 
 
 def sites(program: IntegerProgram, target: Backend, batch: int) -> list[Site]:
-    """Return every op of a program with the storage of its tensors."""
+    """Return every kernel of a program with the storage of its tensors."""
     storage = {op.name: target.storage(op.out, image=op is program.input) for op in program.ops}
-    return [
+    return [_site(program, members, storage, batch) for members in fused(program, target.followers)]
+
+
+def _site(program: IntegerProgram, members: Sequence[Op], storage: Mapping[str, Storage], batch: int) -> Site:
+    """Return the kernel of some ops; what no op outside reads is not written."""
+    inside = {op.name for op in members}
+    outside = {name for op in program.ops if op.name not in inside for name in op.inputs} | {program.output.name}
+    head, *followers = (
         Site(
             op,
             tuple(storage[name] for name in op.inputs),
             storage[op.name],
             {name: tensor.numpy() for name, tensor in program.constants(op).items()},
             batch,
+            kept=op.name in outside,
         )
-        for op in program.ops
-    ]
+        for op in members
+    )
+    return replace(head, followers=tuple(followers))
 
 
 def lower(program: IntegerProgram, target: Backend, batch: int) -> LoweredNetwork:
@@ -52,36 +66,41 @@ def lower(program: IntegerProgram, target: Backend, batch: int) -> LoweredNetwor
         batch: images per call.
     """
     placed = sites(program, target, batch)
-    kernels = {site.op.name: target.kernel(site) for site in placed}
+    kernels = [target.kernel(site) for site in placed]
     builder = relax.BlockBuilder()
-    functions = {name: builder.add_func(kernel.function, _symbol(name)) for name, kernel in kernels.items()}
+    functions = [
+        builder.add_func(kernel.function, _symbol(site.op.name)) for site, kernel in zip(placed, kernels, strict=True)
+    ]
     for entry, keep_all in (("main", False), ("trace", True)):
-        _emit(builder, entry, placed, kernels, functions, keep_all)
-    return LoweredNetwork(builder.finalize(), {site.op.name: site.out for site in placed})
+        _emit(builder, entry, placed, kernels, functions, program.output.name, keep_all)
+    written = {name: storage for site in placed for name, storage in site.written.items()}
+    return LoweredNetwork(builder.finalize(), tuple(site.op.name for site in placed), written)
 
 
 def _emit(
     builder: relax.BlockBuilder,
     entry: str,
     placed: list[Site],
-    kernels: dict[str, Kernel],
-    functions: dict[str, tvm.ir.GlobalVar],
+    kernels: list[Kernel],
+    functions: list[tvm.ir.GlobalVar],
+    output: str,
     keep_all: bool,
 ) -> None:
     image = relax.Var("image", _image_type(placed[0]))
     with builder.function(entry, [image]):
         with builder.dataflow():
-            values: dict[str, relax.Var] = {}
-            for site in placed:
-                sources = [values[name] for name in site.op.inputs] or [image]
+            values: dict[str, relax.Expr] = {}
+            for site, kernel, function in zip(placed, kernels, functions, strict=True):
+                sources = [values[name] for name in site.reads] or [image]
                 # the dtype is named because relax.const narrows int64 to int32 without a word
-                constants = [relax.const(array, str(array.dtype)) for array in kernels[site.op.name].constants]
-                out = relax.TensorType(site.out.shape(site.batch), site.out.dtype)
-                call = relax.call_tir(functions[site.op.name], [*sources, *constants], out)
-                values[site.op.name] = builder.emit(call)
-            result = relax.Tuple(list(values.values())) if keep_all else values[placed[-1].op.name]
-            output = builder.emit_output(result)
-        builder.emit_func_output(output)
+                constants = [relax.const(array, str(array.dtype)) for array in kernel.constants]
+                outs = [relax.TensorType(out.shape(site.batch), out.dtype) for out in site.written.values()]
+                call = relax.call_tir(function, [*sources, *constants], outs if len(outs) > 1 else outs[0])
+                made = builder.emit(call)
+                for index, name in enumerate(site.written):
+                    values[name] = builder.emit(relax.TupleGetItem(made, index)) if len(outs) > 1 else made
+            result = builder.emit_output(relax.Tuple(list(values.values())) if keep_all else values[output])
+        builder.emit_func_output(result)
 
 
 def _image_type(first: Site) -> relax.TensorType:

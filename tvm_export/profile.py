@@ -135,7 +135,7 @@ class _Subject:
         self._plain, self._hooked = (relax.VirtualMachine(module, device) for _ in range(2))
         self._hook = _Hook(_kernels(lowered.module), _GPU_CALLS if on_gpu else 0)
         self._hooked.set_instrument(self._hook)
-        self._names = [op.name for op in program.ops]
+        self._names = lowered.kernels
         self._whole: list[float] = []
         self._calls: list[list[float]] = []
 

@@ -78,19 +78,21 @@ def verify(program: IntegerProgram, compiled: CompiledModel, images: Tensor, unt
         program: the definition of the result.
         compiled: the library.
         images: as the program takes them, (N, C, H, W).
-        until: compare every tensor up to this op ("all": every one); by default only the logits, and the others when
-            the logits differ, to name the op where it begins.
+        until: compare every tensor up to this op ("all": every one) that the library writes to memory; by default only
+            the logits, and the others when the logits differ, to name the op where it begins.
 
     Raises:
-        UsageError: the program has no op of that name.
+        UsageError: the library writes no tensor of that name.
         HawqError: the library was made from another program.
     """
-    names = [op.name for op in program.ops]
+    names = list(compiled.storage)
     if until not in (None, _ALL, *names):
-        raise UsageError(f"the program has no op {until!r}; its ops are {', '.join(names[:8])}, ... or 'all'")
+        inside = [op.name for op in program.ops if op.name == until]
+        why = "computes it inside another kernel" if inside else "has no such op"
+        raise UsageError(f"{until!r}: the library {why}; compare up to {', '.join(names[:8])}, ... or 'all'")
     if compiled.manifest["program"] != fingerprint(program):
         raise HawqError("the library was made from another program than this one; run `hawq export` again")
-    reference, output = ReferenceExecutor(program), names[-1]
+    reference, output = ReferenceExecutor(program), program.output.name
     integers, compared = (
         0,
         (output,) if until is None else tuple(names[: names.index(until) + 1 if until in names else None]),

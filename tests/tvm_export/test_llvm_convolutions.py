@@ -84,7 +84,7 @@ def test_tiles_over_the_end_read_inside_the_input(shape, signed):
     llvm = LlvmBackend()
     arrays = {name: tensor.numpy() for name, tensor in constants.items()}
     site = Site(op, (llvm.storage(kind, image=False),), llvm.storage(op.out, image=False), arrays, 1)
-    (conv,) = (tensor for tensor in define(site).out.op.input_tensors if tensor.op.name == "conv")
+    (conv,) = (tensor for tensor in define(site).outs[0].op.input_tensors if tensor.op.name == "conv")
     read, taps = conv.op.input_tensors[0], SHAPES[shape][3]
     for axis in range(2):
         furthest = (int(conv.shape[axis + 1]) - 1) * op.stride[axis] + (taps[axis] - 1) * op.dilation[axis]

@@ -32,6 +32,24 @@ def test_requantization_of_extreme_accumulators(backend, zero_point):
     check(backend, op, [x], [source], requantizing(1, 2.0**-25))
 
 
+@pytest.mark.parametrize("zero_point", [0, 30_000])
+@pytest.mark.parametrize("shift", [1, 15, 16, 17, 30, 31, 32, 33, 34, 61, 62])
+def test_every_shift_of_a_stream(backend, shift, zero_point):
+    """Shifts above 32 take another way than those below."""
+    stream = TensorType((4, 2, 2), 16, True, 1.0, zero_point)
+    out = TensorType((4, 2, 2), 16, True, 1.0, -3)
+    lo, hi = stream.range
+    a, b = (
+        torch.tensor([lo, hi, 0, 1, -1, first, 77, -78] * 2, dtype=torch.int32).view(1, 4, 2, 2) for first in (lo, hi)
+    )
+    m = torch.tensor([2**31 - 1, 2**30 + 1], dtype=torch.int32)
+    constants = {"multiplier": m, "shift": torch.tensor([shift], dtype=torch.int32)}
+    add = o.Add(name="op", inputs=("a", "b"), out=out, lo=lo, hi=hi)
+    check(backend, add, [a, b], [stream, stream], constants)
+    alone = o.Requantize(name="op", inputs=("a",), out=out, lo=lo, hi=hi)
+    check(backend, alone, [a], [stream], {**constants, "multiplier": m[:1]})
+
+
 @pytest.mark.parametrize("scale", [0.1, 1 / 3, 0.00784313])
 def test_input_codes_next_to_ties(backend, scale):
     scale = float(torch.tensor(scale))

@@ -12,6 +12,7 @@ from tvm.relax.backend.cuda import pipeline
 
 from hawq.errors import HawqError, UsageError
 from hawq.integer import TensorType
+from hawq.integer.ops import Op
 from tvm_export.backend import register_backend
 from tvm_export.cuda.conv_mma import conv_mma, suits
 from tvm_export.cuda.depthwise import depthwise, is_depthwise
@@ -58,6 +59,7 @@ class CudaBackend:
     """
 
     device = "cuda"
+    followers: tuple[type[Op], ...] = ()
 
     def __init__(self, arch: Sequence[str] | None = None, cuda_graph: bool = False) -> None:
         self.architectures = tuple(dict.fromkeys(arch or (present_architecture() or "sm_80",)))

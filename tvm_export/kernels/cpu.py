@@ -84,6 +84,14 @@ def schedule(definition: Definition, vnni: bool) -> tvm.tirx.PrimFunc:
     return sch.mod[sch.mod.get_global_vars()[0]]
 
 
+def _follow(sch: s_tir.Schedule, loop: Any) -> None:
+    """Write what followers make of a block of channels while it is in registers."""
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        if sch.get(block).name_hint.startswith("out") and sch.get(block).name_hint != "out":
+            sch.reverse_compute_at(block, loop)
+            sch.vectorize(sch.get_loops(block)[-1])
+
+
 def _extent(sch: s_tir.Schedule, loop: Any) -> int:
     return int(sch.get(loop).extent)
 
@@ -96,6 +104,7 @@ def _dense(sch: s_tir.Schedule, vnni: bool) -> None:
     wo, wi = sch.split(v, [None, pixels])
     obo, obi, oi = sch.split(c, [None, blocks, BLOCK])
     sch.reorder(n, h, obo, wo, wi, obi, oi)
+    _follow(sch, obi)
     sch.vectorize(oi)
     sch.unroll(obi)
     sch.unroll(wi)
@@ -129,6 +138,7 @@ def _reduce(sch: s_tir.Schedule) -> None:
     reduction, out = sch.get_sblock("sum"), sch.get_sblock("out")
     n, h, _, c = sch.get_loops(out)
     co, ci = sch.split(c, [None, BLOCK])
+    _follow(sch, co)
     sch.vectorize(ci)
     sch.parallel(sch.fuse(n, h))
     sch.compute_at(reduction, co, preserve_unit_loops=True)
@@ -144,4 +154,6 @@ def _pointwise(sch: s_tir.Schedule) -> None:
     n, h, _, c = sch.get_loops(sch.get_sblock("out"))
     sch.parallel(sch.fuse(n, h))
     if _extent(sch, c) % BLOCK == 0:
-        sch.vectorize(sch.split(c, [None, BLOCK])[1])
+        co, ci = sch.split(c, [None, BLOCK])
+        _follow(sch, co)
+        sch.vectorize(ci)

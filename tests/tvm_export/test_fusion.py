@@ -1,0 +1,55 @@
+"""Kernels hold every op once, in an order in which they can run, and every integer they write is right."""
+
+import pytest
+from networks import images
+from schemes import lowered
+
+from hawq.integer import ops as o
+from tvm_export import export, load, verify
+from tvm_export.fusion import fused
+from tvm_export.llvm import LlvmBackend
+
+FOLLOWERS = {"none": (), "Add": (o.Add,), "Requantize": (o.Requantize,), "both": (o.Add, o.Requantize)}
+
+
+@pytest.fixture(params=FOLLOWERS)
+def followers(request):
+    return FOLLOWERS[request.param]
+
+
+def kernels_of(program, followers):
+    return [[op.name for op in ops] for ops in fused(program, followers)]
+
+
+def test_every_op_is_in_one_kernel_that_finds_its_inputs(followers):
+    program = lowered("Residual")
+    kernels = fused(program, followers)
+    assert sorted(op.name for ops in kernels for op in ops) == sorted(op.name for op in program.ops)
+    assert (max(map(len, kernels)) > 1) == bool(followers)
+    known = set()
+    for ops in kernels:
+        assert {type(op) for op in ops[1:]} <= set(followers)
+        for op in ops:
+            assert set(op.inputs) <= known
+            known.add(op.name)
+
+
+def test_an_add_joins_the_later_of_two_convolutions():
+    program = lowered("Residual")
+    add = next(op for op in program.ops if isinstance(op, o.Add))
+    order = [op.name for op in program.ops]
+    later = max(add.inputs, key=order.index)
+    assert [later, add.name] in kernels_of(program, (o.Add,))
+
+
+@pytest.mark.parametrize("scheme", ["uniform8", "mixed"])
+def test_kernels_with_followers_are_exact(tmp_path, monkeypatch, followers, scheme):
+    monkeypatch.setattr(LlvmBackend, "followers", followers)
+    program = lowered("Residual", scheme)
+    export(program, "llvm", tmp_path, batch=2)
+    compiled = load(tmp_path)
+    inside = {op.name for ops in fused(program, followers) for op in ops} - set(compiled.storage)
+    assert bool(inside) == (o.Add in followers)
+    report = verify(program, compiled, images(2, seed=3), until="all")
+    assert report.exact
+    assert set(report.tensors) == {op.name for op in program.ops} - inside
