@@ -17,7 +17,7 @@ from schemes import lowered
 from hawq.files import read_json
 from tvm_export import export
 from tvm_export.llvm import LlvmBackend
-from tvm_export.lower import lower
+from tvm_export.lower import sites
 from tvm_export.memory import Lifetime, assign
 
 ROOT = Path(__file__).parents[2]
@@ -98,12 +98,13 @@ def test_a_chain_takes_two_blocks_and_a_branch_a_third():
 
 def alive(program, batch):
     """Return the bytes of tensors between image and logits: the most that live at once, and all of them."""
-    storage = lower(program, LlvmBackend(), batch).storage
-    size = {name: math.prod(s.shape(batch)) * np.dtype(s.dtype).itemsize for name, s in storage.items()}
-    names = [op.name for op in program.ops]
-    last = {name: max([i for i, op in enumerate(program.ops) if name in op.inputs], default=-1) for name in names}
-    inner = names[:-1]
-    peak = max(sum(size[n] for j, n in enumerate(inner) if j <= i <= last[n]) for i in range(len(names)))
+    kernels = sites(program, LlvmBackend(), batch)
+    written = {name: s for kernel in kernels for name, s in kernel.written.items()}
+    size = {name: math.prod(s.shape(batch)) * np.dtype(s.dtype).itemsize for name, s in written.items()}
+    made = {name: i for i, kernel in enumerate(kernels) for name in kernel.written}
+    last = {name: max([i for i, kernel in enumerate(kernels) if name in kernel.reads], default=-1) for name in written}
+    inner = set(written) - {program.output.name}
+    peak = max(sum(size[name] for name in inner if made[name] <= i <= last[name]) for i in range(len(kernels)))
     return peak, sum(size[name] for name in inner)
 
 
