@@ -8,12 +8,16 @@ from hawq.integer import LayerBound, TensorType
 from hawq.integer import ops as o
 from hawq.integer.certificate import partial_sum_bound
 from tvm_export.expressions import Body, Code, Constants, Geometry, Site, constant, definition, inside, requantized
+from tvm_export.nibbles import high, low, pack_nibbles
 from tvm_export.storage import Expr, round_up
 
-__all__ = ["BLOCK", "DEPTH", "byte_sum_fits", "dense_weight", "offset_bias", "per_channel", "register_tile"]
+__all__ = ["BLOCK", "DEPTH", "NIBBLES", "byte_sum_fits", "dense_weight", "offset_bias", "per_channel", "register_tile"]
 
 BLOCK, DEPTH = 16, 4
 """Output channels in a block of weights, and input channels multiplied at once (one AVX512-VNNI instruction)."""
+
+NIBBLES = "nibbles"
+"""Name of a constant that holds two weights a byte."""
 
 _TILE = 15
 """Most accumulators of 64 bytes in a register tile: 16 would exceed the 1024 bytes TVM keeps on the stack."""
@@ -62,6 +66,15 @@ def offset_bias(site: Site, zero: int) -> np.ndarray:
     It wraps where `byte_sum_fits` is false.
     """
     return _moved_bias(site, zero).astype(np.int32)
+
+
+def _nibble_sum_fits(site: Site) -> bool:
+    """Tell whether weights fit 4 bits, and 16 times the sum of their products with bytes fits int32."""
+    weight = torch.from_numpy(site.constants["weight"])
+    if int(weight.min()) < -8 or int(weight.max()) > 7:
+        return False
+    none, anything = torch.zeros(len(weight), dtype=torch.int32), TensorType((1,), 8, signed=False)
+    return LayerBound(site.op.name, *partial_sum_bound(weight.int() * 16, none, anything)).fits_int32
 
 
 def byte_sum_fits(site: Site, stored: TensorType, zero: int) -> bool:
@@ -129,7 +142,8 @@ def _epilogue(site: Site, bias: np.ndarray, total: Code) -> tuple[Constants, Cod
 def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
     """Multiply unsigned bytes by blocked weights (O/16, KH, KW, C/4, 16, 4): u8 x s8 -> s32.
 
-    The bytes are code + offset; the offset and the zero point leave the sum through the bias.
+    The bytes are code + offset; the offset and the zero point leave the sum through the bias. Packed weights hold the
+    first four of eight channels in low nibbles, the others in high ones; their sum is 16 times what it should be.
     """
     (source,), weight = site.inputs, dense_weight(site)
     outputs, channels, kh, kw = weight.shape
@@ -145,7 +159,10 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
     blocked = np.zeros((blocks * BLOCK, depth * DEPTH, kh, kw), np.int8)
     blocked[:outputs, :channels] = weight
     blocked = blocked.reshape(blocks, BLOCK, depth, DEPTH, kh, kw).transpose(0, 4, 5, 2, 1, 3)
-    w, w_array = constant(blocked, "weight")
+    nibbles = site.packs_weights and depth % 2 == 0 and _nibble_sum_fits(site)
+    if nibbles:
+        blocked = np.moveaxis(pack_nibbles(np.moveaxis(blocked, 3, -1)), -1, 3)
+    w, w_array = constant(blocked, NIBBLES if nibbles else "weight")
 
     def padded(n: Expr, h: Expr, v: Expr, c: Expr) -> Expr:
         exists = tirx.all(inside((height, width), h - top, v - left), c < source.channels)
@@ -156,17 +173,29 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
     as_stored = not any(geometry.padding) and reach == width and offset == 0 and source.channels % DEPTH == 0
     xp_shape = (site.batch, height + top + bottom, reach, depth * DEPTH)
     xp = x if as_stored else te.compute(xp_shape, padded, name="pad")
-    r, q, d, e = (te.reduce_axis((0, k), name=name) for k, name in ((kh, "r"), (kw, "q"), (depth, "d"), (DEPTH, "e")))
+    extents = {"r": kh, "q": kw, "d": w_array.shape[3], "e": DEPTH}
+    r, q, d, e = (te.reduce_axis((0, extent), name=name) for name, extent in extents.items())
+
+    def product(n: Expr, h: Expr, v: Expr, ob: Expr, oi: Expr) -> Expr:
+        def byte(c: Expr) -> Expr:
+            return xp[n, h * sh + r * dh, v * sw + q * dw, c].astype("int32")
+
+        weight = w[ob, r, q, d, oi, e]
+        if not nibbles:
+            return byte(d * DEPTH + e) * weight.astype("int32")
+        return byte(d * (2 * DEPTH) + e) * low(weight) + byte(d * (2 * DEPTH) + e + DEPTH) * high(weight)
+
     acc = te.compute(
         (site.batch, oh, tiled, blocks, BLOCK),
-        lambda n, h, v, ob, oi: te.sum(
-            xp[n, h * sh + r * dh, v * sw + q * dw, d * DEPTH + e].astype("int32")
-            * w[ob, r, q, d, oi, e].astype("int32"),
-            axis=[r, q, d, e],
-        ),
+        lambda *place: te.sum(product(*place), axis=[r, q, d, e]),
         name="conv",
     )
-    constants, code = _epilogue(site, offset_bias(site, zero), lambda n, h, v, c: acc[n, h, v, c // BLOCK, c % BLOCK])
+
+    def total(n: Expr, h: Expr, v: Expr, c: Expr) -> Expr:
+        found = acc[n, h, v, c // BLOCK, c % BLOCK]
+        return tirx.shift_right(found, 4) if nibbles else found
+
+    constants, code = _epilogue(site, offset_bias(site, zero), total)
     return Body((x,), ((w, w_array), *constants), code)
 
 

@@ -60,6 +60,7 @@ class Site:
         batch: images per call.
         kept: whether the kernel writes the output to memory; otherwise only its followers see it.
         followers: ops of the kinds in POINTWISE, each of which reads what an earlier one of the kernel made.
+        packs_weights: whether dense products keep weights of at most 4 bits two a byte.
     """
 
     op: o.Op
@@ -69,6 +70,7 @@ class Site:
     batch: int
     kept: bool = True
     followers: tuple["Site", ...] = ()
+    packs_weights: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:

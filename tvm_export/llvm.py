@@ -1,6 +1,6 @@
 """Compile for CPUs with LLVM."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm
@@ -53,7 +53,7 @@ class LlvmBackend:
 
     def kernel(self, site: Site) -> CpuKernel:
         """Return the kernel of an op and its followers."""
-        definition = define(site)
+        definition = define(replace(site, packs_weights=self.vnni))  # elsewhere unpacking costs more than it saves
         return CpuKernel(schedule(definition, self.vnni), tuple(array for _, array in definition.constants))
 
     def compile(self, module: tvm.IRModule, workshop: Workshop) -> CompiledNetwork:

@@ -9,9 +9,9 @@ import tvm
 from hawq.integer import execute_op
 from hawq.integer import ops as o
 from hawq.integer.arithmetic import dyadic
-from tvm_export.cuda.conv_mma import pack_nibbles
 from tvm_export.definitions import Site
 from tvm_export.llvm import LlvmBackend
+from tvm_export.nibbles import pack_nibbles
 from tvm_export.storage import Storage
 
 _PORTABLE = "x86-64-v2" if platform.machine() == "x86_64" else "generic"

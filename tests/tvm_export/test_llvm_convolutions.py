@@ -11,6 +11,7 @@ from hawq.integer.geometry import pooled_size
 from tvm_export.convolutions import register_tile
 from tvm_export.definitions import Site, define
 from tvm_export.llvm import LlvmBackend
+from tvm_export.storage import round_up
 
 INT32 = (-(2**31), 2**31 - 1)
 
@@ -44,14 +45,15 @@ SHAPES = {
 }
 
 
-def layer(shape, source, fill=0):
+def layer(shape, source, fill=0, weights=(-127, 127)):
     """Return a random convolution, its input codes, their type and its constants."""
     channels, outputs, size, kernel, stride, padding, dilation, groups = SHAPES[shape]
     kind = TensorType((channels, *size), source[0], source[1], 1.0, source[2])
     out_size = pooled_size(size, kernel, stride, padding, dilation)
     low, high = kind.range
     x = torch.randint(low, high + 1, (2, *kind.shape), generator=generator(1), dtype=torch.int32)
-    weight = torch.randint(-127, 128, (outputs, channels // groups, *kernel), generator=generator(2), dtype=torch.int8)
+    filters = (outputs, channels // groups, *kernel)
+    weight = torch.randint(weights[0], weights[1] + 1, filters, generator=generator(2), dtype=torch.int8)
     bias = torch.randint(-999, 999, (outputs,), generator=generator(3), dtype=torch.int32)
     deviation = 70 * high * (channels // groups * kernel[0] * kernel[1]) ** 0.5
     constants = {"weight": weight, "bias": bias, **requantizing(outputs, 60 / deviation)}
@@ -66,6 +68,30 @@ def layer(shape, source, fill=0):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_convolutions_of_larger_shapes(backend, shape, source):
     check(backend, *layer(shape, source))
+
+
+@pytest.mark.parametrize("source", [(8, False, 131), (4, False, 0), (8, True, 0)], ids=str)
+@pytest.mark.parametrize("shape", [name for name, given in SHAPES.items() if given[-1] == 1])
+def test_weights_of_four_bits(backend, shape, source):
+    check(backend, *layer(shape, source, weights=(-8, 7)))
+
+
+@pytest.mark.parametrize(
+    ("row", "weight", "packed"), [(64, 7, True), (64, 8, False), (75_000, 7, True), (75_200, 7, False)]
+)
+def test_weights_are_packed_where_their_sum_fits(row, weight, packed):
+    """16 * 255 * 7 * 75,193 leaves int32."""
+    llvm = LlvmBackend()
+    if not llvm.vnni:
+        pytest.skip("this CPU has no AVX512-VNNI: weights stay bytes")
+    source, out = TensorType((row,), 8, False), TensorType((16,), 32, True)
+    constants = {"weight": torch.full((16, row), weight, dtype=torch.int8), "bias": torch.zeros(16).int()}
+    op = o.Linear(name="op", inputs=("x",), out=out, lo=out.range[0], hi=out.range[1])
+    arrays = {name: tensor.numpy() for name, tensor in constants.items()}
+    kernel = llvm.kernel(Site(op, (llvm.storage(source, image=False),), llvm.storage(out, image=False), arrays, 1))
+    codes = 16 * round_up(row, 16)
+    assert kernel.constants[0].nbytes == (codes // 2 if packed else codes)
+    check(llvm, op, [torch.full((1, row), 255, dtype=torch.int32)], [source], constants)
 
 
 @pytest.mark.parametrize("shape", [name for name, given in SHAPES.items() if any(given[5])])

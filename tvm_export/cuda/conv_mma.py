@@ -13,9 +13,10 @@ from tvm_export.cuda.conv_launch import FINISH_THREADS, Grid, launch
 from tvm_export.cuda.source import constants_text, element
 from tvm_export.cuda.tiles import Gemm, Plan, choose
 from tvm_export.definitions import Site, dense_weight
+from tvm_export.nibbles import pack_nibbles
 from tvm_export.storage import Storage, round_up
 
-__all__ = ["MmaConv", "conv_mma", "pack_nibbles", "suits"]
+__all__ = ["MmaConv", "conv_mma", "suits"]
 
 _WIDENED = 32
 """Codes that widened operands multiply at once."""
@@ -25,12 +26,6 @@ def suits(site: Site) -> bool:
     """Tell whether the tensor cores take the op: a dense convolution or linear layer over codes of at most 8 bits."""
     dense = isinstance(site.op, o.Linear) or (isinstance(site.op, o.Conv2d) and site.op.groups == 1)
     return dense and site.inputs[0].type.bits <= 8
-
-
-def pack_nibbles(codes: np.ndarray) -> np.ndarray:
-    """Return uint8, two signed or unsigned 4-bit codes a byte along the last axis, the first in the low nibble."""
-    nibbles = codes.astype(np.uint8) & 15
-    return nibbles[..., ::2] | nibbles[..., 1::2] << 4
 
 
 @dataclass(frozen=True)

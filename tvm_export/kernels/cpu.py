@@ -1,66 +1,16 @@
 """Schedule op definitions for the CPU: AVX512-VNNI for dense convolutions, vectors over channels for the rest."""
 
-import functools
 from typing import Any
 
 import tvm
 import tvm.s_tir as s_tir
 from tvm import te
-from tvm.s_tir import TensorIntrin
-from tvm.script import tirx as T
 
-from tvm_export.convolutions import BLOCK, register_tile
+from tvm_export.convolutions import BLOCK, NIBBLES, register_tile
 from tvm_export.expressions import Definition
+from tvm_export.kernels.vnni import multiply_bytes, multiply_nibbles
 
 __all__ = ["schedule"]
-
-_VNNI = "hawq.vnni_u8s8s32"
-"""Multiply 4 unsigned by 16x4 signed bytes into 16 int32 sums; wraps, never saturates."""
-
-
-@functools.cache
-def _register_vnni() -> str:
-    """Register the instruction with TVM and return its name.
-
-    TVM ships one under this shape that LLVM 22 rejects for its operand types. Its module is not imported either: it
-    would parse 250 functions, each after a look at the whole call stack, which takes most of a minute. Parsing happens
-    on first use and not on import for the same reason: frames of the import system are what makes that look slow.
-    """
-
-    @T.prim_func(s_tir=True)
-    def meaning(
-        a: T.Buffer((4,), "uint8", offset_factor=1),
-        b: T.Buffer((16, 4), "int8", offset_factor=1),
-        c: T.Buffer((16,), "int32", offset_factor=1),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:16], a[0:4], b[0:16, 0:4])
-            T.writes(c[0:16])
-            for i in T.serial(0, 16):
-                for k in T.serial(0, 4):
-                    with T.sblock("update"):
-                        vi, vk = T.axis.remap("SR", [i, k])
-                        c[vi] = c[vi] + T.cast(a[vk], "int32") * T.cast(b[vi, vk], "int32")
-
-    @T.prim_func(s_tir=True)
-    def instruction(
-        a: T.Buffer((4,), "uint8", offset_factor=1),
-        b: T.Buffer((16, 4), "int8", offset_factor=1),
-        c: T.Buffer((16,), "int32", offset_factor=1),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:16], a[0:4], b[0:16, 0:4])
-            T.writes(c[0:16])
-            c[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
-                T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"),
-                c.vload([0], dtype="int32x16"),
-                T.reinterpret(T.broadcast(T.reinterpret(a.vload([0], "uint8x4"), dtype="int32"), 16), dtype="uint8x64"),
-                b.vload([0, 0], dtype="int8x64"),
-                dtype="int32x16",
-            )
-
-    TensorIntrin.register(_VNNI, meaning, instruction, override=True)
-    return _VNNI
 
 
 def schedule(definition: Definition, vnni: bool) -> tvm.tirx.PrimFunc:
@@ -114,6 +64,7 @@ def _dense(sch: s_tir.Schedule, vnni: bool) -> None:
     sch.reorder(ch, r, q, d, cob, cw, coi, e)
     sch.unroll(cob)
     sch.unroll(cw)
+    nibbles = NIBBLES in {region.source.name for region in sch.get(conv).reads}
     if not vnni:
         sch.vectorize(coi)
     init = sch.decompose_reduction(conv, r)
@@ -122,7 +73,7 @@ def _dense(sch: s_tir.Schedule, vnni: bool) -> None:
     sch.unroll(iw)
     sch.unroll(iob)
     if vnni:
-        sch.tensorize(coi, _register_vnni())
+        sch.tensorize(coi, multiply_nibbles() if nibbles else multiply_bytes())
 
 
 def _pad(sch: s_tir.Schedule) -> None:
