@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import tvm
+from deployed import written
 from networks import NETWORKS, images
 from programs import binary_network
 from schemes import SCHEMES, calibrated, lowered
@@ -14,8 +15,6 @@ from hawq.integer import IntegerProgram, ReferenceExecutor
 from hawq.qat.lower import PixelScaling
 from hawq.runtime.manifest import file_facts
 from tvm_export import convolutions, export, expressions, load, verify
-from tvm_export.llvm import LlvmBackend
-from tvm_export.lower import sites
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
@@ -27,10 +26,9 @@ def test_every_integer_of_every_tensor_is_equal(name, scheme, asymmetric, tmp_pa
     compiled, batch = load(tmp_path), images(3, seed=7)
     report = verify(program, compiled, batch, until="all")
     assert report.exact
-    written = [op for kernel in sites(program, LlvmBackend(), 2) for op in kernel.written]
-    assert report.tensors == tuple(written)
+    assert report.tensors == written(program)
     codes = ReferenceExecutor(program).trace(batch)
-    assert report.integers == sum(codes[name].numel() for name in written)
+    assert report.integers == sum(codes[name].numel() for name in report.tensors)
     assert compiled.logits(batch).equal(ReferenceExecutor(program).logits(batch))
 
 
