@@ -1,5 +1,7 @@
 """Define Conv2d and Linear: as products of bytes wherever that is exact, code by code elsewhere."""
 
+import math
+
 import numpy as np
 import torch
 from tvm import te, tirx
@@ -11,7 +13,17 @@ from tvm_export.expressions import Body, Code, Constants, Geometry, Site, consta
 from tvm_export.nibbles import high, low, pack_nibbles
 from tvm_export.storage import Expr, round_up
 
-__all__ = ["BLOCK", "DEPTH", "NIBBLES", "byte_sum_fits", "dense_weight", "offset_bias", "per_channel", "register_tile"]
+__all__ = [
+    "BLOCK",
+    "DEPTH",
+    "NIBBLES",
+    "byte_sum_fits",
+    "dense_weight",
+    "offset_bias",
+    "pays_to_pack",
+    "per_channel",
+    "register_tile",
+]
 
 BLOCK, DEPTH = 16, 4
 """Output channels in a block of weights, and input channels multiplied at once (one AVX512-VNNI instruction)."""
@@ -24,6 +36,9 @@ _TILE = 15
 
 _BUSY_SUMS, _BUSY_PIXELS = 12, 3
 """Sums that hide the latency of a multiplication; pixels that make up for fetching a block of weights (on a Zen 5)."""
+
+_LONG_ROW, _WIDE_TILE, _LARGE_WEIGHT = 512, 10, 2**20
+"""Products in an output and pixels in a tile that hide unpacking; weights that are waited for anyway (on a Zen 5)."""
 
 _BYTE_OFFSET = 128
 """Added to signed codes, so that an unsigned byte holds them."""
@@ -68,6 +83,13 @@ def offset_bias(site: Site, zero: int) -> np.ndarray:
     return _moved_bias(site, zero).astype(np.int32)
 
 
+def _accumulator_bits(site: Site) -> int:
+    """Return the bits of the largest magnitude that the certificate lets an accumulator have."""
+    weight, bias = (torch.from_numpy(site.constants[name]) for name in ("weight", "bias"))
+    lo, hi = partial_sum_bound(weight, bias, site.inputs[0].type)
+    return max(-lo, hi).bit_length()
+
+
 def _nibble_sum_fits(site: Site) -> bool:
     """Tell whether weights fit 4 bits, and 16 times the sum of their products with bytes fits int32."""
     weight = torch.from_numpy(site.constants["weight"])
@@ -75,6 +97,16 @@ def _nibble_sum_fits(site: Site) -> bool:
         return False
     none, anything = torch.zeros(len(weight), dtype=torch.int32), TensorType((1,), 8, signed=False)
     return LayerBound(site.op.name, *partial_sum_bound(weight.int() * 16, none, anything)).fits_int32
+
+
+def pays_to_pack(shape: tuple[int, ...], pixels: int) -> bool:
+    """Tell whether a layer is as fast with packed weights: unpacking takes work for a tile, the shift for an output.
+
+    Args:
+        shape: of the weight, (O, I, KH, KW).
+        pixels: in a register tile.
+    """
+    return (math.prod(shape[1:]) >= _LONG_ROW and pixels >= _WIDE_TILE) or math.prod(shape) >= _LARGE_WEIGHT
 
 
 def byte_sum_fits(site: Site, stored: TensorType, zero: int) -> bool:
@@ -133,8 +165,10 @@ def _epilogue(site: Site, bias: np.ndarray, total: Code) -> tuple[Constants, Cod
     m, m_array = constant(per_channel(site.constants["multiplier"], channels), "multiplier")
     s, s_array = constant(per_channel(shifts, channels, fill=int(shifts.max())), "shift")
 
+    bits = _accumulator_bits(site)
+
     def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
-        return requantized(site.op, [(total(n, h, w, c) + b[c], m[c])], s[c], shifts, 31)
+        return requantized(site.op, [(total(n, h, w, c) + b[c], m[c])], s[c], shifts, bits)
 
     return ((b, b_array), (m, m_array), (s, s_array)), code
 
@@ -153,13 +187,14 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
     depth, blocks = round_up(source.channels, DEPTH) // DEPTH, round_up(site.out.channels, BLOCK) // BLOCK
     zero = source.type.zero_point + offset
 
-    tiled = round_up(ow, register_tile(ow, blocks)[0])  # the last tile of a row may hang over
+    pixels, _ = register_tile(ow, blocks)
+    tiled = round_up(ow, pixels)  # the last tile of a row may hang over
 
     x = source.placeholder(site.batch, "x")
     blocked = np.zeros((blocks * BLOCK, depth * DEPTH, kh, kw), np.int8)
     blocked[:outputs, :channels] = weight
     blocked = blocked.reshape(blocks, BLOCK, depth, DEPTH, kh, kw).transpose(0, 4, 5, 2, 1, 3)
-    nibbles = site.packs_weights and depth % 2 == 0 and _nibble_sum_fits(site)
+    nibbles = site.packs_weights and depth % 2 == 0 and _nibble_sum_fits(site) and pays_to_pack(weight.shape, pixels)
     if nibbles:
         blocked = np.moveaxis(pack_nibbles(np.moveaxis(blocked, 3, -1)), -1, 3)
     w, w_array = constant(blocked, NIBBLES if nibbles else "weight")
