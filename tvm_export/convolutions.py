@@ -1,4 +1,4 @@
-"""Define Conv2d and Linear: as products of bytes wherever that is exact, code by code elsewhere."""
+"""Define Conv2d and Linear: as dot products wherever that is exact, code by code elsewhere."""
 
 import math
 
@@ -10,32 +10,21 @@ from hawq.integer import LayerBound, TensorType
 from hawq.integer import ops as o
 from hawq.integer.certificate import partial_sum_bound
 from tvm_export.expressions import Body, Code, Constants, Geometry, Site, constant, definition, inside, requantized
+from tvm_export.instructions import BLOCK
 from tvm_export.nibbles import high, low, pack_nibbles
 from tvm_export.storage import Expr, round_up
 
 __all__ = [
-    "BLOCK",
-    "DEPTH",
     "NIBBLES",
     "byte_sum_fits",
     "dense_weight",
     "offset_bias",
     "pays_to_pack",
     "per_channel",
-    "register_tile",
 ]
-
-BLOCK, DEPTH = 16, 4
-"""Output channels in a block of weights, and input channels multiplied at once (one AVX512-VNNI instruction)."""
 
 NIBBLES = "nibbles"
 """Name of a constant that holds two weights a byte."""
-
-_TILE = 15
-"""Most accumulators of 64 bytes in a register tile: 16 would exceed the 1024 bytes TVM keeps on the stack."""
-
-_BUSY_SUMS, _BUSY_PIXELS = 12, 3
-"""Sums that hide the latency of a multiplication; pixels that make up for fetching a block of weights (on a Zen 5)."""
 
 _LONG_ROW, _WIDE_TILE, _LARGE_WEIGHT = 512, 10, 2**20
 """Products in an output and pixels in a tile that hide unpacking; weights that are waited for anyway (on a Zen 5)."""
@@ -58,6 +47,8 @@ def _convolution(site: Site, geometry: Geometry) -> Body:
     source = site.inputs[0].type
     if geometry.groups > 1 or source.bits > 8:
         return _grouped(site, geometry)
+    if site.instruction.operand == "int16":
+        return _dense(site, geometry, -source.zero_point)  # sums are those of the certificate
     offset = _BYTE_OFFSET if source.signed else 0
     stored = TensorType(source.shape, 8, signed=False)
     exact = byte_sum_fits(site, stored, source.zero_point + offset)
@@ -129,32 +120,6 @@ def per_channel(array: np.ndarray, channels: int, fill: int = 0) -> np.ndarray:
     return np.pad(array, (0, channels - len(array)), constant_values=fill)
 
 
-def register_tile(width: int, blocks: int) -> tuple[int, int]:
-    """Return the tile of accumulators kept in registers: (pixels of a row, blocks of output channels).
-
-    A last tile may hang over the end of the row; the sums beyond it are computed in vain. The tile that does most
-    useful work in a cycle is taken, and of several the one with the fewest loads for a product.
-
-    Args:
-        width: pixels in a row of the output.
-        blocks: blocks of 16 output channels; the tile's divide them.
-    """
-    tiles = [
-        (pixels, count)
-        for pixels in range(1, min(width, _TILE) + 1)
-        for count in range(1, _TILE // pixels + 1)
-        if blocks % count == 0
-    ]
-
-    def worth(tile: tuple[int, int]) -> tuple[float, float]:
-        pixels, count = tile
-        useful = width / round_up(width, pixels)
-        busy = min(1.0, pixels * count / _BUSY_SUMS, pixels / _BUSY_PIXELS)
-        return useful * busy, pixels * count / (pixels + count)
-
-    return max(tiles, key=worth)
-
-
 def _epilogue(site: Site, bias: np.ndarray, total: Code) -> tuple[Constants, Code]:
     """Return the constants and the code of total + bias, requantized unless the output is the accumulator."""
     channels = site.out.channels
@@ -174,27 +139,29 @@ def _epilogue(site: Site, bias: np.ndarray, total: Code) -> tuple[Constants, Cod
 
 
 def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
-    """Multiply unsigned bytes by blocked weights (O/16, KH, KW, C/4, 16, 4): u8 x s8 -> s32.
+    """Multiply code + offset by blocked weights (O/16, KH, KW, C/depth, 16, depth): u8 x s8 or s16 x s8 -> s32.
 
-    The bytes are code + offset; the offset and the zero point leave the sum through the bias. Packed weights hold the
-    first four of eight channels in low nibbles, the others in high ones; their sum is 16 times what it should be.
+    The offset and the zero point leave the sum through the bias. Packed weights hold the first half of 2 * depth
+    channels in low nibbles, the others in high ones; their sum is 16 times what it should be.
     """
+    instruction = site.instruction
+    depth, operand = instruction.depth, instruction.operand
     (source,), weight = site.inputs, dense_weight(site)
     outputs, channels, kh, kw = weight.shape
     _, height, width = source.chw
     _, oh, ow = site.out.chw
     (top, bottom, left, right), (sh, sw), (dh, dw) = geometry.padding, geometry.stride, geometry.dilation
-    depth, blocks = round_up(source.channels, DEPTH) // DEPTH, round_up(site.out.channels, BLOCK) // BLOCK
+    steps, blocks = round_up(source.channels, depth) // depth, round_up(site.out.channels, BLOCK) // BLOCK
     zero = source.type.zero_point + offset
 
-    pixels, _ = register_tile(ow, blocks)
+    pixels, _ = instruction.tile(ow, blocks)
     tiled = round_up(ow, pixels)  # the last tile of a row may hang over
 
     x = source.placeholder(site.batch, "x")
-    blocked = np.zeros((blocks * BLOCK, depth * DEPTH, kh, kw), np.int8)
+    blocked = np.zeros((blocks * BLOCK, steps * depth, kh, kw), np.int8)
     blocked[:outputs, :channels] = weight
-    blocked = blocked.reshape(blocks, BLOCK, depth, DEPTH, kh, kw).transpose(0, 4, 5, 2, 1, 3)
-    nibbles = site.packs_weights and depth % 2 == 0 and _nibble_sum_fits(site) and pays_to_pack(weight.shape, pixels)
+    blocked = blocked.reshape(blocks, BLOCK, steps, depth, kh, kw).transpose(0, 4, 5, 2, 1, 3)
+    nibbles = instruction.unpacks and steps % 2 == 0 and _nibble_sum_fits(site) and pays_to_pack(weight.shape, pixels)
     if nibbles:
         blocked = np.moveaxis(pack_nibbles(np.moveaxis(blocked, 3, -1)), -1, 3)
     w, w_array = constant(blocked, NIBBLES if nibbles else "weight")
@@ -202,23 +169,24 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
     def padded(n: Expr, h: Expr, v: Expr, c: Expr) -> Expr:
         exists = tirx.all(inside((height, width), h - top, v - left), c < source.channels)
         code = source.read(x, n, h - top, v - left, c) + offset
-        return tirx.if_then_else(exists, code.astype("uint8"), tirx.const(zero + geometry.fill, "uint8"))
+        return tirx.if_then_else(exists, code.astype(operand), tirx.const(zero + geometry.fill, operand))
 
     reach = max(width + left + right, (tiled - 1) * sw + (kw - 1) * dw + 1)
-    as_stored = not any(geometry.padding) and reach == width and offset == 0 and source.channels % DEPTH == 0
-    xp_shape = (site.batch, height + top + bottom, reach, depth * DEPTH)
+    as_stored = source.dtype == operand and offset == 0 and source.channels % depth == 0
+    as_stored = as_stored and not any(geometry.padding) and reach == width
+    xp_shape = (site.batch, height + top + bottom, reach, steps * depth)
     xp = x if as_stored else te.compute(xp_shape, padded, name="pad")
-    extents = {"r": kh, "q": kw, "d": w_array.shape[3], "e": DEPTH}
+    extents = {"r": kh, "q": kw, "d": w_array.shape[3], "e": depth}
     r, q, d, e = (te.reduce_axis((0, extent), name=name) for name, extent in extents.items())
 
     def product(n: Expr, h: Expr, v: Expr, ob: Expr, oi: Expr) -> Expr:
-        def byte(c: Expr) -> Expr:
+        def number(c: Expr) -> Expr:
             return xp[n, h * sh + r * dh, v * sw + q * dw, c].astype("int32")
 
         weight = w[ob, r, q, d, oi, e]
         if not nibbles:
-            return byte(d * DEPTH + e) * weight.astype("int32")
-        return byte(d * (2 * DEPTH) + e) * low(weight) + byte(d * (2 * DEPTH) + e + DEPTH) * high(weight)
+            return number(d * depth + e) * weight.astype("int32")
+        return number(d * (2 * depth) + e) * low(weight) + number(d * (2 * depth) + e + depth) * high(weight)
 
     acc = te.compute(
         (site.batch, oh, tiled, blocks, BLOCK),

@@ -6,7 +6,7 @@ import numpy as np
 from tvm import te, tirx
 
 from hawq.integer import ops as o
-from tvm_export.convolutions import BLOCK, DEPTH, dense_weight, offset_bias, per_channel
+from tvm_export.convolutions import dense_weight, offset_bias, per_channel
 from tvm_export.expressions import (
     DEFINITIONS,
     Body,
@@ -27,7 +27,7 @@ from tvm_export.expressions import (
 )
 from tvm_export.storage import Expr
 
-__all__ = ["BLOCK", "DEPTH", "Definition", "Site", "define", "dense_weight", "offset_bias", "per_channel"]
+__all__ = ["Definition", "Site", "define", "dense_weight", "offset_bias", "per_channel"]
 
 
 def define(site: Site) -> Definition:

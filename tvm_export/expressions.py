@@ -16,6 +16,7 @@ from tvm import te, tirx
 from hawq.integer import TensorType
 from hawq.integer import ops as o
 from hawq.integer.geometry import Padding, Pair
+from tvm_export.instructions import PORTABLE, Instruction
 from tvm_export.storage import Expr, Storage
 from tvm_export.upper_halves import UPPER, upper_half
 
@@ -60,7 +61,7 @@ class Site:
         batch: images per call.
         kept: whether the kernel writes the output to memory; otherwise only its followers see it.
         followers: ops of the kinds in POINTWISE, each of which reads what an earlier one of the kernel made.
-        packs_weights: whether dense products keep weights of at most 4 bits two a byte.
+        instruction: for dense products.
     """
 
     op: o.Op
@@ -70,7 +71,7 @@ class Site:
     batch: int
     kept: bool = True
     followers: tuple["Site", ...] = ()
-    packs_weights: bool = False
+    instruction: Instruction = PORTABLE
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from tvm.target import codegen
 from hawq.integer import TensorType
 from hawq.integer.ops import Add
 from tvm_export.backend import register_backend
-from tvm_export.definitions import BLOCK, DEPTH, Site, define
+from tvm_export.definitions import Site, define
+from tvm_export.instructions import BLOCK, best_instruction
 from tvm_export.kernels.cpu import schedule
 from tvm_export.link import CompiledNetwork, Workshop, link, object_code
 from tvm_export.storage import Storage, round_up
@@ -33,7 +34,7 @@ class CpuKernel:
 
 @register_backend("llvm")
 class LlvmBackend:
-    """Store one code a byte, channels in blocks of 16; use AVX512-VNNI where the CPU has it.
+    """Store one code a byte, channels in blocks of 16; multiply with the fastest instruction that the CPU has.
 
     Args:
         mcpu: LLVM's name of the CPU; by default this machine's.
@@ -45,16 +46,16 @@ class LlvmBackend:
     def __init__(self, mcpu: str | None = None) -> None:
         self.mcpu = mcpu or codegen.llvm_get_system_cpu()
         self.target = tvm.target.Target({"kind": "llvm", "mcpu": self.mcpu})
-        self.vnni = bool(codegen.llvm_cpu_has_features("avx512vnni", self.target))
+        self.instruction = best_instruction(lambda name: bool(codegen.llvm_cpu_has_features(name, self.target)))
 
     def storage(self, kind: TensorType, *, image: bool) -> Storage:
-        """Return bytes, 16-bit or 32-bit words; the few channels of an image are padded to 4 only."""
-        return Storage(kind, round_up(kind.shape[0], DEPTH if image else BLOCK))
+        """Return bytes, 16-bit or 32-bit words; those of an image are padded to what is multiplied at once."""
+        return Storage(kind, round_up(kind.shape[0], self.instruction.depth if image else BLOCK))
 
     def kernel(self, site: Site) -> CpuKernel:
         """Return the kernel of an op and its followers."""
-        definition = define(replace(site, packs_weights=self.vnni))  # elsewhere unpacking costs more than it saves
-        return CpuKernel(schedule(definition, self.vnni), tuple(array for _, array in definition.constants))
+        definition = define(replace(site, instruction=self.instruction))
+        return CpuKernel(schedule(definition, self.instruction), tuple(array for _, array in definition.constants))
 
     def compile(self, module: tvm.IRModule, workshop: Workshop) -> CompiledNetwork:
         """Compile a lowered network."""

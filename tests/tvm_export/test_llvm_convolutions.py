@@ -9,8 +9,9 @@ from hawq.integer import ops as o
 from hawq.integer.certificate import partial_sum_bound
 from hawq.integer.geometry import pooled_size
 from tvm_export import convolutions
-from tvm_export.convolutions import pays_to_pack, register_tile
+from tvm_export.convolutions import pays_to_pack
 from tvm_export.definitions import Site, define
+from tvm_export.instructions import INSTRUCTIONS
 from tvm_export.llvm import LlvmBackend
 from tvm_export.storage import round_up
 
@@ -84,8 +85,8 @@ def test_weights_of_four_bits(backend, shape, source, monkeypatch):
 def test_weights_are_packed_where_their_sum_fits(row, weight, packed, monkeypatch):
     """16 * 255 * 7 * 75,193 leaves int32."""
     llvm = LlvmBackend()
-    if not llvm.vnni:
-        pytest.skip("this CPU has no AVX512-VNNI: weights stay bytes")
+    if not llvm.instruction.unpacks:
+        pytest.skip(f"weights stay bytes for {llvm.instruction.name}")
     source, out = TensorType((row,), 8, False), TensorType((16,), 32, True)
     constants = {"weight": torch.full((16, row), weight, dtype=torch.int8), "bias": torch.zeros(16).int()}
     op = o.Linear(name="op", inputs=("x",), out=out, lo=out.range[0], hi=out.range[1])
@@ -152,10 +153,11 @@ def test_sums_at_the_edge_of_int32(backend, edge, accumulates):
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 4, 12, 63, 128])
-def test_register_tiles_fit_registers_and_waste_little(blocks):
+@pytest.mark.parametrize("instruction", INSTRUCTIONS, ids=lambda instruction: instruction.name)
+def test_register_tiles_fit_registers_and_waste_little(instruction, blocks):
     for width in range(1, 300):
-        pixels, count = register_tile(width, blocks)
+        pixels, count = instruction.tile(width, blocks)
         assert blocks % count == 0
-        assert pixels * count <= 15
+        assert pixels * count <= instruction.sums
         assert pixels <= width
         assert width < 60 or -(-width // pixels) * pixels <= 1.1 * width

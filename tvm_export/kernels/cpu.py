@@ -1,4 +1,4 @@
-"""Schedule op definitions for the CPU: AVX512-VNNI for dense convolutions, vectors over channels for the rest."""
+"""Schedule op definitions for the CPU: dot products for dense convolutions, vectors over channels for the rest."""
 
 from typing import Any
 
@@ -6,25 +6,26 @@ import tvm
 import tvm.s_tir as s_tir
 from tvm import te
 
-from tvm_export.convolutions import BLOCK, NIBBLES, register_tile
+from tvm_export.convolutions import NIBBLES
 from tvm_export.expressions import Definition
-from tvm_export.kernels.vnni import multiply_bytes, multiply_nibbles
+from tvm_export.instructions import BLOCK, Instruction
+from tvm_export.kernels.dot_products import multiply_bytes, multiply_nibbles
 
 __all__ = ["schedule"]
 
 
-def schedule(definition: Definition, vnni: bool) -> tvm.tirx.PrimFunc:
+def schedule(definition: Definition, instruction: Instruction) -> tvm.tirx.PrimFunc:
     """Return the scheduled kernel.
 
     Args:
         definition: of the op.
-        vnni: whether the CPU has AVX512-VNNI.
+        instruction: that dense convolutions were defined for.
     """
     function = te.create_prim_func(definition.arguments).without_attr("global_symbol")
     sch = s_tir.Schedule(function)
     blocks = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
     if "conv" in blocks:
-        _dense(sch, vnni)
+        _dense(sch, instruction)
         if "pad" in blocks:
             _pad(sch)
     elif "sum" in blocks:
@@ -46,11 +47,11 @@ def _extent(sch: s_tir.Schedule, loop: Any) -> int:
     return int(sch.get(loop).extent)
 
 
-def _dense(sch: s_tir.Schedule, vnni: bool) -> None:
+def _dense(sch: s_tir.Schedule, instruction: Instruction) -> None:
     """Keep a tile of pixels x 16-channel blocks in registers, requantize it where it stands."""
     conv, out = sch.get_sblock("conv"), sch.get_sblock("out")
     n, h, v, c = sch.get_loops(out)
-    pixels, blocks = register_tile(_extent(sch, v), _extent(sch, c) // BLOCK)
+    pixels, blocks = instruction.tile(_extent(sch, v), _extent(sch, c) // BLOCK)
     wo, wi = sch.split(v, [None, pixels])
     obo, obi, oi = sch.split(c, [None, blocks, BLOCK])
     sch.reorder(n, h, obo, wo, wi, obi, oi)
@@ -65,19 +66,19 @@ def _dense(sch: s_tir.Schedule, vnni: bool) -> None:
     sch.unroll(cob)
     sch.unroll(cw)
     nibbles = NIBBLES in {region.source.name for region in sch.get(conv).reads}
-    if not vnni:
+    if not instruction.intrinsic:
         sch.vectorize(coi)
     init = sch.decompose_reduction(conv, r)
     *_, iw, iob, ioi = sch.get_loops(init)
     sch.vectorize(ioi)
     sch.unroll(iw)
     sch.unroll(iob)
-    if vnni:
-        sch.tensorize(coi, multiply_nibbles() if nibbles else multiply_bytes())
+    if instruction.intrinsic:
+        sch.tensorize(coi, (multiply_nibbles if nibbles else multiply_bytes)(instruction))
 
 
 def _pad(sch: s_tir.Schedule) -> None:
-    """Copy the input with its border, offset to unsigned bytes."""
+    """Copy the input with its border, as numbers that the instruction multiplies."""
     pn, ph, _, pc = sch.get_loops(sch.get_sblock("pad"))
     sch.parallel(sch.fuse(pn, ph))
     if _extent(sch, pc) % BLOCK == 0:
