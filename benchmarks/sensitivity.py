@@ -32,8 +32,8 @@ from hawq.graph.interpret import run_float
 from hawq.graph.ir import FloatGraph
 from hawq.graph.trace import trace
 from hawq.models import create_model
+from hawq.qat.rewrites import folded_graph, weight_name
 from hawq.sensitivity.curvature import curvature, label_residual, output_factor
-from hawq.sensitivity.folded import folded_graph, weight_name
 from hawq.sensitivity.hutchinson import block_traces
 
 TARGET = 0.1

@@ -26,7 +26,8 @@ app = typer.Typer(
 _LEADER_SECONDS = 5.0
 """Within which the leader has said why all processes end, and torchrun has ended the others."""
 
-_COMMANDS = ("demo", "search", "explain", "costs", "train", "eval", "export", "verify", "run", "bench", "profile")
+_COMMANDS = ("demo", "search", "explain", "costs", "ptq", "train", "eval", "export", "verify", "run", "bench",
+             "profile")  # fmt: skip
 
 
 def _version(show: bool) -> None:

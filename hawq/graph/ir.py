@@ -169,11 +169,13 @@ class FloatGraph:
         nodes: name -> node; the first is the Input.
         output: name of the node that produces the logits.
         tensors: parameters and buffers of the traced model by their state-dict names (shared, not copied).
+        rewrites: names of what was done to the nodes since tracing, in this order (`hawq.qat.rewrites`).
     """
 
     nodes: Mapping[str, Node]
     output: str
     tensors: Mapping[str, Tensor]
+    rewrites: tuple[str, ...] = ()
 
     @property
     def input(self) -> Node:

@@ -10,6 +10,7 @@ from hawq.checkpoint import read_checkpoint
 from hawq.errors import HawqError, reason
 from hawq.graph.ir import FloatGraph
 from hawq.qat.model import QuantizedModel
+from hawq.qat.rewrites import rewrite
 from hawq.quantizers import QuantOptions
 
 __all__ = ["describe", "load_quantized", "restore"]
@@ -23,6 +24,7 @@ def describe(model: QuantizedModel) -> dict[str, Any]:
         "units": {name: list(bits) for name, bits in model.bits.units.items()},
         "quantizers": {name: list(named) for name, named in model.bits.quantizers.items()},
         "options": asdict(model.options),
+        "rewrites": list(model.graph.rewrites),
         "model": model.state_dict(),
     }
 
@@ -32,7 +34,7 @@ def restore(body: Mapping[str, Any], graph: FloatGraph) -> QuantizedModel:
 
     Args:
         body: holds the keys of `describe`.
-        graph: of the same network.
+        graph: of the same network, as it is traced.
 
     Raises:
         HawqError: the checkpoint belongs to another network.
@@ -41,7 +43,7 @@ def restore(body: Mapping[str, Any], graph: FloatGraph) -> QuantizedModel:
         units = {name: UnitBits(*bits) for name, bits in body["units"].items()}
         quantizers = {name: UnitQuantizers(*named) for name, named in body["quantizers"].items()}
         bits = BitConfig(body["arch"], body["scheme"], units, quantizers)
-        model = QuantizedModel(graph, bits, QuantOptions(**body["options"]))
+        model = QuantizedModel(rewrite(graph, body["rewrites"]), bits, QuantOptions(**body["options"]))
         model.load_state_dict(body["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise HawqError(f"the checkpoint does not fit the network ({reason(error)}); train it again") from error

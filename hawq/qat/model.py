@@ -1,11 +1,12 @@
 """Run a quantized network: fake quantization while it trains, exact integers while it is evaluated."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from hawq.bitconfig import BitConfig
+from hawq.bitconfig import BitConfig, UnitQuantizers
 from hawq.graph import ir
 from hawq.graph.functional import pointwise
 from hawq.integer.execute import ReferenceExecutor
@@ -13,7 +14,8 @@ from hawq.integer.program import IntegerProgram
 from hawq.qat.lower import PixelScaling, lower
 from hawq.qat.plan import ActivationSpec, QuantPlan, plan
 from hawq.qat.unit import QuantizedUnit
-from hawq.quantizers import ActivationQuantizer, QuantOptions, activation_quantizer
+from hawq.quantizers import ActivationQuantizer, QuantOptions, WeightNorm, activation_quantizer, weight_quantizer
+from hawq.quantizers.weight import per_channel, weight_limit
 
 __all__ = ["QuantizedModel"]
 
@@ -87,6 +89,31 @@ class QuantizedModel(nn.Module):
         if self._evaluator is None or self._evaluator[0] != key:
             self._evaluator = (key, ReferenceExecutor(self.lower(), device))
         return self._evaluator[1]
+
+    @torch.no_grad()
+    def give_weights(self, unit: str, codes: Tensor, scale: Tensor) -> None:
+        """Replace the weights of a unit, and whatever quantizer it has, by codes on a grid.
+
+        Args:
+            unit: whose batch norm is folded.
+            codes: integers within the unit's bits, (O, ...).
+            scale: positive, float32, (O,).
+
+        Raises:
+            ValueError: its batch norm is not folded, or codes do not fit its bits.
+        """
+        module, bits = self.unit(unit), self.bits.units[unit].weight
+        if module.norm is not None or int(codes.abs().max()) > weight_limit(bits):
+            raise ValueError(f"{unit} has a batch norm, or codes beyond {bits} bits")
+        module.weight.copy_(codes * per_channel(scale, codes))
+        named = self.bits.quantizers.get(unit, UnitQuantizers())._replace(weight="given")
+        self.bits = replace(self.bits, quantizers={**self.bits.quantizers, unit: named})
+        self.plan = plan(self.graph, self.bits, self.options)
+        own = replace(self.options, weight_group=1, weight_norm=WeightNorm.NONE.value)
+        quantizer = weight_quantizer("given")(bits, module.weight, own)
+        quantizer.load_state_dict({"scales": scale})
+        module.quantizer = quantizer.to(codes.device)
+        self._evaluator = None
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:

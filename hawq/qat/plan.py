@@ -111,7 +111,10 @@ class _Choice:
         if quantizer is None:
             pinned = name in self._pinned and not weight_quantizer(self._options.weight_quantizer).everywhere
             quantizer = _DEFAULT if pinned else self._options.weight_quantizer
-        _check_width(f"{name}: weight", quantizer, weight_quantizer(quantizer).widths, width)
+        method = weight_quantizer(quantizer)
+        _check_width(f"{name}: weight", quantizer, method.widths, width)
+        if method.scales_given:
+            return WeightSpec(width, quantizer)
         if name in self._pinned:
             return WeightSpec(width, quantizer, min(group, 1))
         shape = self._graph.tensors[self._graph.units[name].op.weight].shape  # type: ignore[attr-defined]

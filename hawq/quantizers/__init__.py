@@ -3,6 +3,7 @@
 from hawq.quantizers import (  # noqa: F401  # they register themselves
     dorefa,
     fatnn,
+    given,
     lq_nets,
     lsq,
     lsq_plus,

@@ -108,6 +108,8 @@ class WeightQuantizer(nn.Module, ABC):
     """Bits it can have."""
     everywhere: ClassVar[bool] = False
     """Whether it also serves the pinned units."""
+    scales_given: ClassVar[bool] = False
+    """Whether every channel has a scale that it was given, whatever `weight_group` and `weight_norm` say."""
 
     def __init__(self, bits: int, weight: Tensor, options: QuantOptions) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from hawq.graph.interpret import run_float
 from hawq.graph.ir import FloatGraph
-from hawq.sensitivity.folded import weight_name
+from hawq.qat.rewrites import weight_name
 from hawq.sensitivity.perturbation import Subject
 from hawq.sensitivity.registry import register_metric
 from hawq.sensitivity.traces import weight_quantities

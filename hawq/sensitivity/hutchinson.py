@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hawq.graph.interpret import run_float
-from hawq.sensitivity.folded import weight_name
+from hawq.qat.rewrites import weight_name
 from hawq.sensitivity.perturbation import Subject
 from hawq.sensitivity.registry import register_metric
 from hawq.sensitivity.traces import weight_quantities

@@ -10,7 +10,7 @@ from torch import Tensor
 from hawq.graph.functional import clamp
 from hawq.graph.interpret import resume_float, run_float, run_unit
 from hawq.graph.ir import Conv2d, Linear
-from hawq.sensitivity.folded import weight_name
+from hawq.qat.rewrites import weight_name
 from hawq.sensitivity.perturbation import Subject
 from hawq.sensitivity.registry import Quantity, register_metric
 from hawq.sensitivity.result import Operand, Term

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from hawq.graph.ir import FloatGraph
 from hawq.graph.structure import find_domains
+from hawq.qat.rewrites import folded_graph, weight_name
 from hawq.quantizers import ActivationGrid, QuantOptions
 from hawq.quantizers.minmax import MinMaxActivation
 from hawq.quantizers.weight import per_channel, quantize_weight, weight_scale
-from hawq.sensitivity.folded import folded_graph, weight_name
 
 __all__ = ["WIDTHS", "Subject", "prepare", "quantized", "squared_error"]
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from hawq.graph.interpret import run_unit
 from hawq.graph.ir import FloatGraph
+from hawq.qat.rewrites import bias_name, weight_name
 from hawq.sensitivity.curvature import Tape, centred_signs, record
-from hawq.sensitivity.folded import bias_name, weight_name
 from hawq.sensitivity.perturbation import Subject
 from hawq.sensitivity.registry import Quantity, register_metric
 from hawq.sensitivity.result import Operand, Term

@@ -62,7 +62,7 @@ def begin(wanted: Beginning, graph: FloatGraph, feed: Feed) -> tuple[QuantizedMo
         return _from_hawq(wanted.resume, wanted, graph, feed), None
     body = read_checkpoint(wanted.resume)
     old = restore(body, graph)
-    if not _goes_on(old, wanted):
+    if "count" not in body or not _goes_on(old, wanted):  # without a count nothing was trained (`hawq ptq`)
         return _from_other(old, wanted, feed), None
     if body["count"]:
         _check_same_order(wanted.resume, feed.config, body["settings"])

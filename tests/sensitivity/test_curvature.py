@@ -11,8 +11,8 @@ from small_graph import CLASSES, batches, build, reference
 
 from hawq.graph import ir
 from hawq.graph.interpret import resume_float, run_float
+from hawq.qat.rewrites import folded_graph, weight_name
 from hawq.sensitivity.curvature import centred_signs, curvature, label_residual, output_factor
-from hawq.sensitivity.folded import folded_graph, weight_name
 
 
 def doubled(graph):

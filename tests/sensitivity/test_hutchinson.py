@@ -7,8 +7,8 @@ from small_graph import batches, build
 from torch import nn
 
 from hawq.graph.interpret import run_float
+from hawq.qat.rewrites import folded_graph, weight_name
 from hawq.sensitivity.curvature import curvature, output_factor
-from hawq.sensitivity.folded import folded_graph, weight_name
 from hawq.sensitivity.hutchinson import block_traces
 
 

@@ -1,0 +1,106 @@
+"""`hawq ptq`: quantize a trained network without training it."""
+
+from typing import Annotated
+
+import typer
+
+from hawq.cli import options as opt
+
+
+def ptq(
+    arch: opt.ArchOption = opt.DEFAULT_ARCH,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="digits (embedded), cifar10, cifar100, npz, imagefolder, a path, or distilled (from the weights).",
+            show_default="distilled with --weights or --pretrained, else digits",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    data_path: opt.DataPathOption = None,
+    quant_scheme: opt.SchemeOption = "uniform8",
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            help="Methods or presets, separated by commas, in the order of use; `list` explains them.",
+        ),
+    ] = "naive",
+    images: Annotated[int, typer.Option("--images", min=1, help="Training images to calibrate with.")] = 256,
+    batch_size: opt.BatchSizeOption = 32,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a trained checkpoint of the scheme, too.")
+    ] = False,
+    run_dir: opt.RunDirOption = None,
+    pretrained: opt.PretrainedOption = False,
+    weights: opt.WeightsOption = None,
+    num_classes: opt.NumClassesOption = None,
+    size: opt.SizeOption = None,
+    mean: opt.MeanOption = None,
+    std: opt.StdOption = None,
+    interpolation: opt.InterpolationOption = None,
+    workers: opt.WorkersOption = 0,
+    seed: opt.SeedOption = 0,
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Quantize a trained network: find ranges, correct what rounding did; nothing is trained, no labels are read.
+
+    Example: hawq ptq -a mobilenetv2_w1 --weights FILE --data DIR --scheme uniform4 --method aciq
+
+    The checkpoint is like a trained one: `hawq export`, `verify`, `eval` and `train --resume` go on from it.
+    """
+    from hawq.cli.console import console, print_json, print_table, progress
+    from hawq.cli.session import DataRequest, open_session
+    from hawq.data.distilled import DISTILLED
+    from hawq.ptq import METHODS, PRESETS, Settings, Workbench, parse_methods
+    from hawq.ptq.checkpoint import save_quantized
+    from hawq.schemes import resolve_scheme
+    from hawq.train.evaluate import accuracy
+    from hawq.train.float import FloatRequest
+
+    if method == "list":
+        rows = [[found.name, found.stage.name.lower(), found.summary] for found in METHODS.values()]
+        print_table("methods", ["name", "changes", "what it does"], rows)
+        print_table("presets", ["name", "methods"], [[name, ",".join(names)] for name, names in PRESETS.items()])
+        return
+    methods = parse_methods(method)
+    source = data or (DISTILLED if weights or pretrained else opt.DEFAULT_DATA)
+    session = open_session(
+        FloatRequest(arch, num_classes, pretrained, weights, seed),
+        DataRequest(source, data_path, size=size, mean=mean, std=std, interpolation=interpolation),
+        run_dir,
+    )
+    bits = resolve_scheme(quant_scheme, arch, session.graph)
+    found = session.data.batches("train", batch_size, shuffle=True, seed=seed, limit=images, workers=workers)
+    kept = [batch for batch, _ in found]
+    path = session.run.best(bits.scheme)
+    with progress() as bars:
+        tasks: dict[str, int] = {}
+
+        def heard(what: str, done: int, total: int, status: str) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, status="")
+            bars.update(tasks[what], completed=done, total=total, status=status)  # type: ignore[arg-type]
+
+        bench = Workbench.of(session.graph, bits, images=lambda: kept, settings=Settings(seed), progress=heard)
+        model = bench.run(methods)
+    save_quantized(path, model, [found.name for found in methods], overwrite=overwrite)
+    for note in bench.notes:
+        console.print(note, soft_wrap=True)
+    figures = {}
+    if source != DISTILLED:
+        for name, network in (("float", session.model), (f"{bits.scheme}, integers", model)):
+            figures[name] = accuracy(network, session.data.batches("test", 64, workers=workers))
+        rows = [[n, f"{a.top1:.2f}", f"{a.top5:.2f}", f"{a.agreement(figures['float']):.2f}", a.images]
+                for n, a in figures.items()]  # fmt: skip
+        print_table(f"{arch} on {session.data.name}", ["network", "top-1 %", "top-5 %", "same as float %", "images"],
+                    rows)  # fmt: skip
+    given = {"-a": arch, "--data": source, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
+             "--mean": mean, "--std": std, "--interpolation": interpolation, "--weights": weights,
+             "--run-dir": run_dir}  # fmt: skip
+    console.print(f"checkpoint: {path}; next: {opt.following('hawq export --target llvm', given)}", soft_wrap=True)
+    if as_json:
+        print_json({"scheme": bits.scheme, "methods": [found.name for found in methods], "checkpoint": str(path),
+                    "accuracy": {n: {"top1": a.top1, "top5": a.top5, "images": a.images}
+                                 for n, a in figures.items()}})  # fmt: skip

@@ -1,0 +1,143 @@
+"""Hold what post-training methods work on, one after another."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from hawq.bitconfig import BitConfig
+from hawq.errors import UsageError
+from hawq.graph.ir import Conv2d, FloatGraph, Linear
+from hawq.ptq.registry import Method, Stage
+from hawq.qat.fold import norm_state
+from hawq.qat.model import QuantizedModel
+from hawq.qat.rewrites import folded_graph
+from hawq.quantizers import QuantOptions
+
+__all__ = ["Moments", "Progress", "Settings", "Workbench", "silent"]
+
+Progress = Callable[[str, int, int, str], None]
+"""Told what is done, how many steps of how many are, and how it stands."""
+
+Images = Callable[[], Iterable[Tensor]]
+"""Yields the same batches of float32 images, (N, C, H, W), every time it is called."""
+
+
+def silent(what: str, done: int, total: int, status: str) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a unit puts out before its activation, channel by channel, as if normally distributed (1906.04721).
+
+    Attributes:
+        mean: float, (C,); batch norm's bias.
+        std: float, (C,), not negative; the magnitude of batch norm's weight.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers that methods share.
+
+    Attributes:
+        seed: of every random choice.
+    """
+
+    seed: int = 0
+
+
+@dataclass
+class Workbench:
+    """What methods change.
+
+    Methods of the float stage replace `graph` (and what they know of it in `moments`), those of the rules stage
+    `options`; then the model is built and its ranges are found, and the others change the model.
+
+    Attributes:
+        graph: the float network; its batch norms are folded.
+        bits: of every unit.
+        options: which quantizers.
+        images: to calibrate with; None: there are none.
+        settings: numbers of the methods.
+        progress: told how far a long method is.
+        moments: of the units that had a batch norm, by unit.
+        notes: sentences for the user.
+    """
+
+    graph: FloatGraph
+    bits: BitConfig
+    options: QuantOptions = field(default_factory=QuantOptions)
+    images: Images | None = None
+    settings: Settings = field(default_factory=Settings)
+    progress: Progress = silent
+    moments: Mapping[str, Moments] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _model: QuantizedModel | None = None
+
+    @classmethod
+    def of(cls, graph: FloatGraph, bits: BitConfig, **others: object) -> "Workbench":
+        """Fold the batch norms of a float graph, remember their moments, and begin.
+
+        Args:
+            graph: as it was traced.
+            bits: of every unit.
+            others: attributes that are not the default.
+        """
+        return cls(folded_graph(graph), bits, moments=_moments(graph), **others)  # type: ignore[arg-type]
+
+    @property
+    def model(self) -> QuantizedModel:
+        """The quantized model, in evaluation mode; built and calibrated when it is first asked for."""
+        if self._model is None:
+            model = QuantizedModel(self.graph, self.bits, self.options)
+            if self.images is None:
+                raise UsageError("there are no images to find the ranges of activations with; give --data")
+            model.calibrate(self.images())
+            self._model = model.eval()
+        return self._model
+
+    def needed_images(self) -> Iterable[Tensor]:
+        """Return batches of images.
+
+        Raises:
+            UsageError: there are none.
+        """
+        if self.images is None:
+            raise UsageError("this method needs images; give --data DIR, or --data distilled to make some")
+        return self.images()
+
+    def use(self, **options: object) -> None:
+        """Change options of the quantizers."""
+        self.options = replace(self.options, **options)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def run(self, methods: Sequence[Method]) -> QuantizedModel:
+        """Apply methods in their order and return the model.
+
+        Raises:
+            UsageError: a method needs images and there are none.
+            HawqError: the bit config does not fit the network, or its numbers are not finite.
+        """
+        for method in methods:
+            if method.needs_images and self.images is None:
+                raise UsageError(f"method {method.name} needs images; give --data DIR, or --data distilled")
+        for method in methods:
+            if method.stage < Stage.MODEL and self._model is not None:
+                raise RuntimeError(f"{method.name} comes too late: the model is built")
+            method.apply(self)
+        return self.model
+
+
+def _moments(graph: FloatGraph) -> dict[str, Moments]:
+    found = {}
+    for name, node in graph.units.items():
+        if isinstance(node.op, Conv2d | Linear) and node.op.norm is not None:
+            state = norm_state(graph, node.op.norm)
+            found[name] = Moments(state.bias.detach(), state.weight.detach().abs())
+    return found
