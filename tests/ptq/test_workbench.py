@@ -75,7 +75,7 @@ def test_a_trained_checkpoint_is_not_overwritten(tmp_path):
 
 
 def test_methods_are_checked():
-    with pytest.raises(UsageError, match="does not exist; methods: .*minmax"):
+    with pytest.raises(UsageError, match=r"does not exist; methods: .*minmax"):
         parse_methods("nonsense")
     with pytest.raises(UsageError, match="more than once"):
         parse_methods("mse,mse")
