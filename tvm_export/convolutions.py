@@ -1,7 +1,5 @@
 """Define Conv2d and Linear: as dot products wherever that is exact, code by code elsewhere."""
 
-import math
-
 import numpy as np
 import torch
 from tvm import te, tirx
@@ -12,22 +10,16 @@ from hawq.integer.certificate import partial_sum_bound
 from tvm_export.expressions import Body, Code, Constants, Geometry, Site, constant, definition, inside, requantized
 from tvm_export.instructions import BLOCK
 from tvm_export.nibbles import high, low, pack_nibbles
+from tvm_export.plans import Plan, Product, choose
 from tvm_export.storage import Expr, round_up
 
 __all__ = [
-    "NIBBLES",
     "byte_sum_fits",
+    "dense_product",
     "dense_weight",
     "offset_bias",
-    "pays_to_pack",
     "per_channel",
 ]
-
-NIBBLES = "nibbles"
-"""Name of a constant that holds two weights a byte."""
-
-_LONG_ROW, _WIDE_TILE, _LARGE_WEIGHT = 512, 10, 2**20
-"""Products in an output and pixels in a tile that hide unpacking; weights that are waited for anyway (on a Zen 5)."""
 
 _BYTE_OFFSET = 128
 """Added to signed codes, so that an unsigned byte holds them."""
@@ -44,15 +36,39 @@ def _linear(op: o.Linear, site: Site) -> Body:
 
 
 def _convolution(site: Site, geometry: Geometry) -> Body:
-    source = site.inputs[0].type
-    if geometry.groups > 1 or source.bits > 8:
+    product = dense_product(site)
+    if product is None:
         return _grouped(site, geometry)
-    if site.instruction.operand == "int16":
-        return _dense(site, geometry, -source.zero_point)  # sums are those of the certificate
-    offset = _BYTE_OFFSET if source.signed else 0
+    return _dense(site, geometry, site.plan or choose(product, site.instruction))
+
+
+def dense_product(site: Site) -> Product | None:
+    """Return what there is to plan about an op; None if it is not computed as dot products over all channels."""
+    if not isinstance(site.op, o.Conv2d | o.Linear) or getattr(site.op, "groups", 1) > 1:
+        return None
+    source, instruction = site.inputs[0].type, site.instruction
+    if source.bits > 8:
+        return None
     stored = TensorType(source.shape, 8, signed=False)
-    exact = byte_sum_fits(site, stored, source.zero_point + offset)
-    return _dense(site, geometry, offset) if exact else _grouped(site, geometry)
+    # the sums of 16-bit operands are those of the certificate
+    if instruction.operand == "uint8" and not byte_sum_fits(site, stored, source.zero_point + _offset(site)):
+        return None
+    weight, steps = site.constants["weight"], round_up(site.inputs[0].channels, instruction.depth) // instruction.depth
+    return Product(
+        *site.out.chw[1:],
+        blocks=round_up(site.out.channels, BLOCK) // BLOCK,
+        depth=weight[0].size,
+        weights=weight.size,
+        packable=instruction.unpacks and steps % 2 == 0 and _nibble_sum_fits(site),
+    )
+
+
+def _offset(site: Site) -> int:
+    """Return what is added to codes to make them numbers that the instruction multiplies."""
+    source = site.inputs[0].type
+    if site.instruction.operand == "int16":
+        return -source.zero_point
+    return _BYTE_OFFSET if source.signed else 0
 
 
 def dense_weight(site: Site) -> np.ndarray:
@@ -88,16 +104,6 @@ def _nibble_sum_fits(site: Site) -> bool:
         return False
     none, anything = torch.zeros(len(weight), dtype=torch.int32), TensorType((1,), 8, signed=False)
     return LayerBound(site.op.name, *partial_sum_bound(weight.int() * 16, none, anything)).fits_int32
-
-
-def pays_to_pack(shape: tuple[int, ...], pixels: int) -> bool:
-    """Tell whether a layer is as fast with packed weights: unpacking takes work for a tile, the shift for an output.
-
-    Args:
-        shape: of the weight, (O, I, KH, KW).
-        pixels: in a register tile.
-    """
-    return (math.prod(shape[1:]) >= _LONG_ROW and pixels >= _WIDE_TILE) or math.prod(shape) >= _LARGE_WEIGHT
 
 
 def byte_sum_fits(site: Site, stored: TensorType, zero: int) -> bool:
@@ -138,7 +144,7 @@ def _epilogue(site: Site, bias: np.ndarray, total: Code) -> tuple[Constants, Cod
     return ((b, b_array), (m, m_array), (s, s_array)), code
 
 
-def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
+def _dense(site: Site, geometry: Geometry, plan: Plan) -> Body:
     """Multiply code + offset by blocked weights (O/16, KH, KW, C/depth, 16, depth): u8 x s8 or s16 x s8 -> s32.
 
     The offset and the zero point leave the sum through the bias. Packed weights hold the first half of 2 * depth
@@ -152,30 +158,30 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
     _, oh, ow = site.out.chw
     (top, bottom, left, right), (sh, sw), (dh, dw) = geometry.padding, geometry.stride, geometry.dilation
     steps, blocks = round_up(source.channels, depth) // depth, round_up(site.out.channels, BLOCK) // BLOCK
+    offset = _offset(site)
     zero = source.type.zero_point + offset
-
-    pixels, _ = instruction.tile(ow, blocks)
-    tiled = round_up(ow, pixels)  # the last tile of a row may hang over
+    tall, wide = round_up(oh, plan.tile.rows), round_up(ow, plan.tile.pixels)  # the last tiles may hang over
 
     x = source.placeholder(site.batch, "x")
     blocked = np.zeros((blocks * BLOCK, steps * depth, kh, kw), np.int8)
     blocked[:outputs, :channels] = weight
     blocked = blocked.reshape(blocks, BLOCK, steps, depth, kh, kw).transpose(0, 4, 5, 2, 1, 3)
-    nibbles = instruction.unpacks and steps % 2 == 0 and _nibble_sum_fits(site) and pays_to_pack(weight.shape, pixels)
-    if nibbles:
+    if plan.packed:
         blocked = np.moveaxis(pack_nibbles(np.moveaxis(blocked, 3, -1)), -1, 3)
-    w, w_array = constant(blocked, NIBBLES if nibbles else "weight")
+    w, w_array = constant(blocked, "weight")
 
     def padded(n: Expr, h: Expr, v: Expr, c: Expr) -> Expr:
         exists = tirx.all(inside((height, width), h - top, v - left), c < source.channels)
         code = source.read(x, n, h - top, v - left, c) + offset
         return tirx.if_then_else(exists, code.astype(operand), tirx.const(zero + geometry.fill, operand))
 
-    reach = max(width + left + right, (tiled - 1) * sw + (kw - 1) * dw + 1)
+    reach = (
+        max(height + top + bottom, (tall - 1) * sh + (kh - 1) * dh + 1),
+        max(width + left + right, (wide - 1) * sw + (kw - 1) * dw + 1),
+    )
     as_stored = source.dtype == operand and offset == 0 and source.channels % depth == 0
-    as_stored = as_stored and not any(geometry.padding) and reach == width
-    xp_shape = (site.batch, height + top + bottom, reach, steps * depth)
-    xp = x if as_stored else te.compute(xp_shape, padded, name="pad")
+    as_stored = as_stored and not any(geometry.padding) and reach == (height, width)
+    xp = x if as_stored else te.compute((site.batch, *reach, steps * depth), padded, name="pad")
     extents = {"r": kh, "q": kw, "d": w_array.shape[3], "e": depth}
     r, q, d, e = (te.reduce_axis((0, extent), name=name) for name, extent in extents.items())
 
@@ -184,19 +190,19 @@ def _dense(site: Site, geometry: Geometry, offset: int) -> Body:
             return xp[n, h * sh + r * dh, v * sw + q * dw, c].astype("int32")
 
         weight = w[ob, r, q, d, oi, e]
-        if not nibbles:
+        if not plan.packed:
             return number(d * depth + e) * weight.astype("int32")
         return number(d * (2 * depth) + e) * low(weight) + number(d * (2 * depth) + e + depth) * high(weight)
 
     acc = te.compute(
-        (site.batch, oh, tiled, blocks, BLOCK),
+        (site.batch, tall, wide, blocks, BLOCK),
         lambda *place: te.sum(product(*place), axis=[r, q, d, e]),
         name="conv",
     )
 
     def total(n: Expr, h: Expr, v: Expr, c: Expr) -> Expr:
         found = acc[n, h, v, c // BLOCK, c % BLOCK]
-        return tirx.shift_right(found, 4) if nibbles else found
+        return tirx.shift_right(found, 4) if plan.packed else found
 
     constants, code = _epilogue(site, offset_bias(site, zero), total)
     return Body((x,), ((w, w_array), *constants), code)

@@ -17,6 +17,7 @@ from hawq.integer import TensorType
 from hawq.integer import ops as o
 from hawq.integer.geometry import Padding, Pair
 from tvm_export.instructions import PORTABLE, Instruction
+from tvm_export.plans import Plan
 from tvm_export.storage import Expr, Storage
 from tvm_export.upper_halves import UPPER, upper_half
 
@@ -62,6 +63,7 @@ class Site:
         kept: whether the kernel writes the output to memory; otherwise only its followers see it.
         followers: ops of the kinds in POINTWISE, each of which reads what an earlier one of the kernel made.
         instruction: for dense products.
+        plan: of a dense product; by default the one estimated to be fastest.
     """
 
     op: o.Op
@@ -72,6 +74,7 @@ class Site:
     kept: bool = True
     followers: tuple["Site", ...] = ()
     instruction: Instruction = PORTABLE
+    plan: Plan | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tvm_export.storage import round_up
-
 __all__ = ["BLOCK", "INSTRUCTIONS", "PORTABLE", "Instruction", "best_instruction"]
 
 BLOCK = 16
@@ -38,31 +36,6 @@ class Instruction:
     busy_sums: int
     busy_pixels: int
     unpacks: bool = False
-
-    def tile(self, width: int, blocks: int) -> tuple[int, int]:
-        """Return the tile of accumulators kept in registers: (pixels of a row, blocks of output channels).
-
-        A last tile may hang over the end of the row; the sums beyond it are computed in vain. The tile that does most
-        useful work in a cycle is taken, and of several the one with the fewest loads for a product.
-
-        Args:
-            width: pixels in a row of the output.
-            blocks: blocks of 16 output channels; the tile's divide them.
-        """
-        tiles = [
-            (pixels, count)
-            for pixels in range(1, min(width, self.sums) + 1)
-            for count in range(1, self.sums // pixels + 1)
-            if blocks % count == 0
-        ]
-
-        def worth(tile: tuple[int, int]) -> tuple[float, float]:
-            pixels, count = tile
-            useful = width / round_up(width, pixels)
-            busy = min(1.0, pixels * count / self.busy_sums, pixels / self.busy_pixels)
-            return useful * busy, pixels * count / (pixels + count)
-
-        return max(tiles, key=worth)
 
 
 _VNNI512 = Instruction(

@@ -10,10 +10,12 @@ from tvm.target import codegen
 from hawq.integer import TensorType
 from hawq.integer.ops import Add
 from tvm_export.backend import register_backend
+from tvm_export.convolutions import dense_product
 from tvm_export.definitions import Site, define
 from tvm_export.instructions import BLOCK, best_instruction
 from tvm_export.kernels.cpu import schedule
 from tvm_export.link import CompiledNetwork, Workshop, link, object_code
+from tvm_export.plans import Plan, plans
 from tvm_export.storage import Storage, round_up
 
 __all__ = ["LlvmBackend"]
@@ -54,8 +56,17 @@ class LlvmBackend:
 
     def kernel(self, site: Site) -> CpuKernel:
         """Return the kernel of an op and its followers."""
-        definition = define(replace(site, instruction=self.instruction))
-        return CpuKernel(schedule(definition, self.instruction), tuple(array for _, array in definition.constants))
+        found = self.plans(site) if site.plan is None else [site.plan]
+        planned = replace(site, instruction=self.instruction, plan=found[0] if found else None)
+        definition = define(planned)
+        return CpuKernel(
+            schedule(definition, self.instruction, planned.plan), tuple(array for _, array in definition.constants)
+        )
+
+    def plans(self, site: Site) -> list[Plan]:
+        """Return the ways to compute a site, the one taken by default first; none where there is nothing to choose."""
+        product = dense_product(replace(site, instruction=self.instruction))
+        return [] if product is None else plans(product, self.instruction)
 
     def compile(self, module: tvm.IRModule, workshop: Workshop) -> CompiledNetwork:
         """Compile a lowered network."""

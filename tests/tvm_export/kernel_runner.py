@@ -1,6 +1,7 @@
 """Run the kernel of one op alone, its stored padding filled with noise that must not reach any code."""
 
 import platform
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,10 +19,17 @@ _PORTABLE = "x86-64-v2" if platform.machine() == "x86_64" else "generic"
 BACKENDS = {"this CPU": LlvmBackend, "portable": lambda: LlvmBackend(_PORTABLE)}
 
 
-def check(backend, op, inputs, types, constants) -> None:
+def check(backend, op, inputs, types, constants, plan=None) -> None:
     """Compare a compiled kernel with the reference, every integer."""
     expected = execute_op(op, inputs, types, constants)
-    assert torch.equal(run_kernel(backend, op, inputs, types, constants), expected)
+    assert torch.equal(run_kernel(backend, op, inputs, types, constants, plan), expected)
+
+
+def site_of(backend, op, types, constants, batch=1) -> Site:
+    """Return an op with the storage a backend gives its tensors."""
+    sources = tuple(backend.storage(kind, image=False) for kind in types)
+    out = backend.storage(op.out, image=isinstance(op, o.QuantizeInput | o.PixelInput))
+    return Site(op, sources, out, {name: tensor.numpy() for name, tensor in constants.items()}, batch)
 
 
 def requantizing(outputs: int, ratio: float) -> dict[str, torch.Tensor]:
@@ -40,13 +48,12 @@ def store(storage: Storage, codes: torch.Tensor) -> np.ndarray:
     return pack_nibbles(stored) if storage.packed else stored
 
 
-def run_kernel(backend, op, inputs, types, constants) -> torch.Tensor:
+def run_kernel(backend, op, inputs, types, constants, plan=None) -> torch.Tensor:
     """Return the codes one compiled kernel produces, int32, (N, *shape); arguments as for execute_op."""
     batch = len(inputs[0])
-    sources = tuple(backend.storage(kind, image=False) for kind in types)
-    out = backend.storage(op.out, image=isinstance(op, o.QuantizeInput | o.PixelInput))
-    site = Site(op, sources, out, {name: tensor.numpy() for name, tensor in constants.items()}, batch)
-    kernel = backend.kernel(site)
+    site = site_of(backend, op, types, constants, batch)
+    sources, out = site.inputs, site.out
+    kernel = backend.kernel(replace(site, plan=plan))
     module = tvm.IRModule({"kernel": kernel.function.with_attr("global_symbol", "kernel")})
     compiled = tvm.compile(module, backend.target)
     stored = [store(s, codes) for s, codes in zip(sources, inputs, strict=True)] if sources else [inputs[0].numpy()]

@@ -8,10 +8,8 @@ from hawq.integer import TensorType
 from hawq.integer import ops as o
 from hawq.integer.certificate import partial_sum_bound
 from hawq.integer.geometry import pooled_size
-from tvm_export import convolutions
-from tvm_export.convolutions import pays_to_pack
+from tvm_export import plans
 from tvm_export.definitions import Site, define
-from tvm_export.instructions import INSTRUCTIONS
 from tvm_export.llvm import LlvmBackend
 from tvm_export.storage import round_up
 
@@ -75,7 +73,7 @@ def test_convolutions_of_larger_shapes(backend, shape, source):
 @pytest.mark.parametrize("source", [(8, False, 131), (4, False, 0), (8, True, 0)], ids=str)
 @pytest.mark.parametrize("shape", [name for name, given in SHAPES.items() if given[-1] == 1])
 def test_weights_of_four_bits(backend, shape, source, monkeypatch):
-    monkeypatch.setattr(convolutions, "pays_to_pack", lambda *_: True)
+    monkeypatch.setattr(plans, "_pays_to_pack", lambda *_: True)
     check(backend, *layer(shape, source, weights=(-8, 7)))
 
 
@@ -91,18 +89,11 @@ def test_weights_are_packed_where_their_sum_fits(row, weight, packed, monkeypatc
     constants = {"weight": torch.full((16, row), weight, dtype=torch.int8), "bias": torch.zeros(16).int()}
     op = o.Linear(name="op", inputs=("x",), out=out, lo=out.range[0], hi=out.range[1])
     arrays = {name: tensor.numpy() for name, tensor in constants.items()}
-    monkeypatch.setattr(convolutions, "pays_to_pack", lambda *_: True)
+    monkeypatch.setattr(plans, "_pays_to_pack", lambda *_: True)
     kernel = llvm.kernel(Site(op, (llvm.storage(source, image=False),), llvm.storage(out, image=False), arrays, 1))
     codes = 16 * round_up(row, 16)
     assert kernel.constants[0].nbytes == (codes // 2 if packed else codes)
     check(llvm, op, [torch.full((1, row), 255, dtype=torch.int32)], [source], constants)
-
-
-def test_packing_must_pay():
-    assert pays_to_pack((64, 64, 3, 3), 12)
-    assert pays_to_pack((512, 512, 3, 3), 7)
-    assert not pays_to_pack((320, 960, 1, 1), 7)
-    assert not pays_to_pack((192, 32, 1, 1), 12)
 
 
 @pytest.mark.parametrize("shape", [name for name, given in SHAPES.items() if any(given[5])])
@@ -150,14 +141,3 @@ def test_sums_at_the_edge_of_int32(backend, edge, accumulates):
     constants |= {} if accumulates else requantizing(3, 2.0**-16)
     op = o.Linear(name="op", inputs=("x",), out=out, lo=out.range[0], hi=out.range[1])
     check(backend, op, [torch.full((1, row), code, dtype=torch.int32)], [source], constants)
-
-
-@pytest.mark.parametrize("blocks", [1, 2, 4, 12, 63, 128])
-@pytest.mark.parametrize("instruction", INSTRUCTIONS, ids=lambda instruction: instruction.name)
-def test_register_tiles_fit_registers_and_waste_little(instruction, blocks):
-    for width in range(1, 300):
-        pixels, count = instruction.tile(width, blocks)
-        assert blocks % count == 0
-        assert pixels * count <= instruction.sums
-        assert pixels <= width
-        assert width < 60 or -(-width // pixels) * pixels <= 1.1 * width

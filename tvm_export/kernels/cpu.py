@@ -6,26 +6,27 @@ import tvm
 import tvm.s_tir as s_tir
 from tvm import te
 
-from tvm_export.convolutions import NIBBLES
 from tvm_export.expressions import Definition
 from tvm_export.instructions import BLOCK, Instruction
 from tvm_export.kernels.dot_products import multiply_bytes, multiply_nibbles
+from tvm_export.plans import Order, Plan
 
 __all__ = ["schedule"]
 
 
-def schedule(definition: Definition, instruction: Instruction) -> tvm.tirx.PrimFunc:
+def schedule(definition: Definition, instruction: Instruction, plan: Plan | None) -> tvm.tirx.PrimFunc:
     """Return the scheduled kernel.
 
     Args:
         definition: of the op.
         instruction: that dense convolutions were defined for.
+        plan: of a dense convolution, that its definition follows.
     """
     function = te.create_prim_func(definition.arguments).without_attr("global_symbol")
     sch = s_tir.Schedule(function)
     blocks = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
-    if "conv" in blocks:
-        _dense(sch, instruction)
+    if plan is not None:
+        _dense(sch, instruction, plan)
         if "pad" in blocks:
             _pad(sch)
     elif "sum" in blocks:
@@ -47,34 +48,37 @@ def _extent(sch: s_tir.Schedule, loop: Any) -> int:
     return int(sch.get(loop).extent)
 
 
-def _dense(sch: s_tir.Schedule, instruction: Instruction) -> None:
-    """Keep a tile of pixels x 16-channel blocks in registers, requantize it where it stands."""
+def _dense(sch: s_tir.Schedule, instruction: Instruction, plan: Plan) -> None:
+    """Keep a tile of rows x pixels x 16-channel blocks in registers, requantize it where it stands."""
     conv, out = sch.get_sblock("conv"), sch.get_sblock("out")
     n, h, v, c = sch.get_loops(out)
-    pixels, blocks = instruction.tile(_extent(sch, v), _extent(sch, c) // BLOCK)
-    wo, wi = sch.split(v, [None, pixels])
-    obo, obi, oi = sch.split(c, [None, blocks, BLOCK])
-    sch.reorder(n, h, obo, wo, wi, obi, oi)
+    ho, hi = sch.split(h, [None, plan.tile.rows])
+    wo, wi = sch.split(v, [None, plan.tile.pixels])
+    obo, obi, oi = sch.split(c, [None, plan.tile.blocks, BLOCK])
+    outer = (n, ho, obo) if plan.order is Order.ROWS else (obo, n, ho)
+    sch.reorder(*outer, wo, hi, wi, obi, oi)
     _follow(sch, obi)
     sch.vectorize(oi)
     sch.unroll(obi)
     sch.unroll(wi)
-    sch.parallel(sch.fuse(n, h, obo))
+    sch.unroll(hi)
+    sch.parallel(sch.fuse(*outer))
     sch.compute_at(conv, wo, preserve_unit_loops=True)
     *_, ch, cw, cob, coi, r, q, d, e = sch.get_loops(conv)
-    sch.reorder(ch, r, q, d, cob, cw, coi, e)
+    sch.reorder(r, q, d, cob, ch, cw, coi, e)
     sch.unroll(cob)
+    sch.unroll(ch)
     sch.unroll(cw)
-    nibbles = NIBBLES in {region.source.name for region in sch.get(conv).reads}
     if not instruction.intrinsic:
         sch.vectorize(coi)
     init = sch.decompose_reduction(conv, r)
-    *_, iw, iob, ioi = sch.get_loops(init)
+    *_, ih, iw, iob, ioi = sch.get_loops(init)
     sch.vectorize(ioi)
+    sch.unroll(ih)
     sch.unroll(iw)
     sch.unroll(iob)
     if instruction.intrinsic:
-        sch.tensorize(coi, (multiply_nibbles if nibbles else multiply_bytes)(instruction))
+        sch.tensorize(coi, (multiply_nibbles if plan.packed else multiply_bytes)(instruction))
 
 
 def _pad(sch: s_tir.Schedule) -> None:
