@@ -70,3 +70,7 @@ class RunDir:
     def export(self, name: str, target: str) -> Path:
         """Folder of a compiled library: `target` is `llvm` or `cuda`."""
         return self.scheme(name) / "export" / target
+
+    def tuning(self, name: str, target: str) -> Path:
+        """Log of the measurements that chose a library's plans."""
+        return self.export(name, target) / "tuning.jsonl"

@@ -1,7 +1,7 @@
 """Say what a target decides: storage, schedules, and how its code is compiled."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import tvm
@@ -11,6 +11,7 @@ from hawq.integer import TensorType
 from hawq.integer.ops import Op
 from tvm_export.definitions import Site
 from tvm_export.link import CompiledNetwork, Workshop
+from tvm_export.plans import Plan
 from tvm_export.storage import Storage
 
 __all__ = ["BACKENDS", "Backend", "Kernel", "backend", "register_backend"]
@@ -37,8 +38,11 @@ class Backend(Protocol):
     def storage(self, kind: TensorType, *, image: bool) -> Storage:
         """Return how a tensor is stored; `image` marks the quantized input."""
 
+    def plans(self, site: Site) -> Sequence[Plan]:
+        """Return the ways to compute a site, the default first; none where there is nothing to choose."""
+
     def kernel(self, site: Site) -> Kernel:
-        """Return the scheduled kernel of an op and its followers."""
+        """Return the scheduled kernel of an op and its followers, by the site's plan where it has one."""
 
     def compile(self, module: tvm.IRModule, workshop: Workshop) -> CompiledNetwork:
         """Compile a lowered network."""

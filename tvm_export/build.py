@@ -25,6 +25,7 @@ from tvm_export.cuda.device import check_device
 from tvm_export.link import Workshop
 from tvm_export.lower import image_dtype, lower
 from tvm_export.storage import Storage
+from tvm_export.tuning.search import Tuning
 
 __all__ = ["CompiledModel", "export", "fingerprint", "load"]
 
@@ -51,6 +52,7 @@ def export(
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     workshop: Workshop | None = None,
+    tuning: Tuning | None = None,
     **options: Any,
 ) -> Path:
     """Compile a program for a target.
@@ -63,6 +65,7 @@ def export(
         preprocessing: how image files become its input; without it a deployed library takes arrays only.
         class_names: by logit.
         workshop: where kernels are compiled and kept for the next export.
+        tuning: plans that were measured to be faster than the default ones.
         options: of the target (`mcpu`; `arch`, `cuda_graph`), None for the default.
 
     Returns:
@@ -77,7 +80,7 @@ def export(
         raise UsageError(f"{len(class_names)} class names for {logits} logits: give one for each, or none")
     certificate = certify(program)
     chosen = backend(target, **options)
-    lowered = lower(program, chosen, batch)
+    lowered = lower(program, chosen, batch, {} if tuning is None else tuning.plans)
     compiled = chosen.compile(lowered.module, workshop or Workshop())
     library = Path(folder) / LIBRARY
     write_atomically(library, lambda path: _export_library(compiled.executable, path))
@@ -105,6 +108,7 @@ def export(
         "certificate_sha256": _certificate_hash(certificate),
         "certificate": certificate.to_json(),
         "storage": storage,
+        "tuning": None if tuning is None else tuning.to_json(),
         "memory": {"activations": compiled.activation_bytes},
         "library": file_facts(library),
         "versions": {"tvm": tvm.__version__, "torch": torch.__version__},

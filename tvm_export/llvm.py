@@ -64,7 +64,7 @@ class LlvmBackend:
         )
 
     def plans(self, site: Site) -> list[Plan]:
-        """Return the ways to compute a site, the one taken by default first; none where there is nothing to choose."""
+        """Return the plans of a dense product; other kernels have none."""
         product = dense_product(replace(site, instruction=self.instruction))
         return [] if product is None else plans(product, self.instruction)
 

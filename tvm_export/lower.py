@@ -12,6 +12,7 @@ from hawq.integer.ops import Op, PixelInput
 from tvm_export.backend import Backend, Kernel
 from tvm_export.definitions import Site
 from tvm_export.fusion import fused
+from tvm_export.plans import Plan
 from tvm_export.storage import Storage
 
 __all__ = ["LoweredNetwork", "lower", "sites"]
@@ -57,15 +58,19 @@ def _site(program: IntegerProgram, members: Sequence[Op], storage: Mapping[str, 
     return replace(head, followers=tuple(followers))
 
 
-def lower(program: IntegerProgram, target: Backend, batch: int) -> LoweredNetwork:
+def lower(
+    program: IntegerProgram, target: Backend, batch: int, plans: Mapping[str, Plan] | None = None
+) -> LoweredNetwork:
     """Return the program as one module.
 
     Args:
         program: validated and certified.
         target: decides storage and schedules.
         batch: images per call.
+        plans: by the op that a kernel begins with, in place of the default ones.
     """
-    placed = sites(program, target, batch)
+    chosen = plans or {}
+    placed = [replace(site, plan=chosen.get(site.op.name)) for site in sites(program, target, batch)]
     kernels = [target.kernel(site) for site in placed]
     builder = relax.BlockBuilder()
     functions = [

@@ -82,8 +82,8 @@ class Plan:
     order: Order = Order.ROWS
 
     def __str__(self) -> str:
-        """Return for example `1x7x2, rows outermost`."""
-        return f"{self.tile}{', packed' if self.packed else ''}, {self.order} outermost"
+        """Return for example `1x7x2 packed, rows`."""
+        return f"{self.tile}{' packed' if self.packed else ''}, {self.order}"
 
 
 def choose(product: Product, instruction: Instruction) -> Plan:

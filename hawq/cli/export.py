@@ -39,6 +39,19 @@ def export(
             show_default="HAWQ_CACHE, or ~/.cache/hawq/kernels",
         ),
     ] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Measure on this machine how layers run fastest.")] = False,
+    tune_seconds: Annotated[
+        float, typer.Option("--tune-seconds", min=0.0, help="Time for trials, those in the log included.")
+    ] = 300.0,
+    tune_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--tune-log",
+            help="Log of measurements: --tune goes on from it, and without --tune it is followed as it is.",
+            show_default="tuning.jsonl beside the library, with --tune",
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads to tune for.")] = 1,
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Instead of the run's best.pt.")] = None,
     run_dir: opt.RunDirOption = None,
     pretrained: opt.PretrainedOption = False,
@@ -54,10 +67,13 @@ def export(
 
     Example: hawq export --target cuda --arch sm_80 --arch sm_90
 
+    Example: hawq export --tune --threads 2
+
     A CUDA library is built without a GPU. The integer program and its certificate lie beside the checkpoint.
     """
     from hawq.cli.console import console, print_json, print_table
     from hawq.cli.session import DataRequest, open_session
+    from hawq.cli.tuning import tuned_program
     from hawq.integer import certify
     from hawq.qat.checkpoint import load_quantized
     from hawq.qat.lower import PixelScaling
@@ -65,8 +81,10 @@ def export(
     from hawq.schemes import scheme_of
     from hawq.train.float import FloatRequest
     from tvm_export import export as compile_program
+    from tvm_export.backend import backend
     from tvm_export.cache import KernelCache
     from tvm_export.link import Workshop
+    from tvm_export.tuning import TuningLog
 
     session = open_session(
         FloatRequest(network, num_classes, pretrained, weights),
@@ -83,6 +101,12 @@ def export(
     rows = [[b.op, f"{b.lo:,}", f"{b.hi:,}", str(b.dtype).removeprefix("torch.")] for b in certificate.bounds]
     print_table("Certificate: every partial sum lies in", ["op", "lowest", "highest", "exact in"], rows)
     cache = KernelCache(cache_dir)
+    tuning = None
+    if tune or tune_log is not None:
+        log = TuningLog(tune_log or session.run.tuning(scheme, target))
+        chosen = backend(target, mcpu=mcpu, arch=arch or None, cuda_graph=cuda_graph)
+        workshop = Workshop(KernelCache(cache_dir), jobs or cores())
+        tuning = tuned_program(program, chosen, batch_size, workshop, log, threads, tune_seconds if tune else None)
     with console.status(f"compiling for {target}"):
         library = compile_program(
             program,
@@ -92,6 +116,7 @@ def export(
             preprocessing=preprocessing,
             class_names=session.data.names_of(program.ops[-1].out.shape[0]),
             workshop=Workshop(cache, jobs or cores()),
+            tuning=tuning,
             mcpu=mcpu,
             arch=arch or None,
             cuda_graph=cuda_graph,
@@ -104,4 +129,5 @@ def export(
     console.print(f"next: {opt.following(f'hawq verify --target {target}', given)}", soft_wrap=True)
     if as_json:
         print_json({"program": str(path), "library": str(library), "certificate": certificate.to_json(),
-                    "kernels": {"reused": cache.found, "compiled": cache.made}})  # fmt: skip
+                    "kernels": {"reused": cache.found, "compiled": cache.made},
+                    "tuning": None if tuning is None else tuning.to_json()})  # fmt: skip

@@ -12,6 +12,7 @@ from hawq.checkpoint import write_checkpoint
 from hawq.cli.export import export
 from hawq.cli.session import DataRequest, open_session
 from hawq.cli.verify import verify
+from hawq.errors import UsageError
 from hawq.qat.checkpoint import describe
 from hawq.qat.model import QuantizedModel
 from hawq.schemes import uniform
@@ -55,3 +56,27 @@ def test_a_second_export_reuses_the_kernels_and_the_library_runs_on_as_many_thre
     report, printed = run(verify, "-a", "net.py:tiny", "--threads", "2", "--until", "all")
     assert report["exact"] is True
     assert "(uniform8, llvm, 2 threads" in printed
+
+
+def test_a_tuned_export_is_exact_and_its_log_gives_the_same_library(place):
+    network = ("-a", "net.py:tiny", "--weights", "float.safetensors", "--cache-dir", "kernels")
+    first, printed = run(export, *network, "--tune", "--tune-seconds", "2", "--threads", "2")
+    assert first["tuning"]["threads"] == 2
+    assert "Tuning, 2 threads" in printed
+    assert "stem" in printed
+    library = place / first["library"]
+    log = library.with_name("tuning.jsonl")
+    bytes_, lines = library.read_bytes(), log.read_text()
+    assert len(lines.splitlines()) > 2
+    report, _ = run(verify, "-a", "net.py:tiny", "--threads", "2", "--until", "all")
+    assert report["exact"] is True
+    again, _ = run(export, *network, "--tune-log", str(log), "--threads", "2")
+    assert (library.read_bytes(), log.read_text(), again["tuning"]) == (bytes_, lines, first["tuning"])
+    other, _ = run(export, *network, "--tune-log", str(log))  # the log knows nothing about one thread
+    assert other["tuning"] == {"threads": 1, "plans": {}}
+    assert run(export, *network)[0]["tuning"] is None
+
+
+def test_cuda_has_nothing_to_tune(place):
+    with pytest.raises(UsageError, match="leave --tune and --tune-log out"):
+        run(export, "-a", "net.py:tiny", "--weights", "float.safetensors", "--target", "cuda", "--tune")

@@ -89,5 +89,5 @@ def test_packing_must_pay(height, width, depth, outputs, packed):
 
 
 def test_a_plan_reads_well():
-    assert str(Plan(Tile(1, 7, 2))) == "1x7x2, rows outermost"
-    assert str(Plan(Tile(2, 7, 1), packed=True, order=Order.BLOCKS)) == "2x7x1, packed, blocks outermost"
+    assert str(Plan(Tile(1, 7, 2))) == "1x7x2, rows"
+    assert str(Plan(Tile(2, 7, 1), packed=True, order=Order.BLOCKS)) == "2x7x1 packed, blocks"

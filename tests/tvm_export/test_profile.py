@@ -17,10 +17,11 @@ from hawq.errors import HawqError, UsageError
 from hawq.graph.trace import trace
 from hawq.hardware import Device
 from search import check_fits, load_table
-from tvm_export import Latency
+from tvm_export import Latency, timed
 from tvm_export import profile as profile_module
+from tvm_export.link import Workshop
 from tvm_export.llvm import LlvmBackend
-from tvm_export.lower import sites
+from tvm_export.lower import lower, sites
 from tvm_export.profile import profile, steps, uniform_program
 
 FOUR, EIGHT = UnitBits(4, 4), UnitBits(8, 8)
@@ -79,7 +80,7 @@ def test_uniform_programs_have_the_bits_asked_for():
 
 
 def test_another_order_of_kernels_is_an_error():
-    hook = profile_module._Hook(["first", "second"], 0)
+    hook = timed._Hook(["first", "second"], 0)
 
     def swapped():
         for name in ("second", "first"):
@@ -93,12 +94,14 @@ def test_another_order_of_kernels_is_an_error():
 def test_kernels_that_are_launched_in_a_row_give_the_same_result(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     program = uniform_program(_graph("Residual"), "net", FOUR)
-    subject = profile_module._Subject(program, "llvm", 1)
-    plain = subject._plain["main"](subject._image)
-    hook = profile_module._Hook(subject._hook._expected, 3)
-    subject._hooked.set_instrument(hook)
+    backend = LlvmBackend()
+    network = timed.TimedNetwork(lower(program, backend, 1), backend, Workshop())
+    image = timed.random_image(program, 1, "cpu", seed=0)
+    plain = network(image)
+    hook = timed._Hook(network._hook._expected, 3)
+    network._hooked.set_instrument(hook)
     outputs = []
-    times = hook.run(lambda: outputs.append(subject._hooked["main"](subject._image)))
+    times = hook.run(lambda: outputs.append(network._hooked["main"](image)))
     assert torch.equal(outputs[0], plain)
     assert len(times) == len(sites(program, LlvmBackend(), 1))
     assert min(times) > 0

@@ -24,6 +24,7 @@ from tvm_export.cuda.source import SHARED_BYTES
 from tvm_export.cuda.toolchain import MachineCode, compile_source, compiler_version, enable_cuda_modules
 from tvm_export.definitions import Site, define
 from tvm_export.link import CompiledNetwork, Workshop, link
+from tvm_export.plans import Plan
 from tvm_export.storage import Storage, round_up
 
 __all__ = ["CudaBackend"]
@@ -75,6 +76,10 @@ class CudaBackend:
         if kind.bits <= 4:
             return Storage(kind, round_up(channels, 32), packed=True)
         return Storage(kind, round_up(channels, 4 if image and channels <= 4 else 16))
+
+    def plans(self, site: Site) -> tuple[Plan, ...]:
+        """Return none: tiles are chosen by estimates (tvm_export.cuda.tiles)."""
+        return ()
 
     def kernel(self, site: Site) -> CudaKernel:
         """Return the kernel of one op.

@@ -1,0 +1,131 @@
+"""Measure plans inside the whole network: the default network and one with other plans take turns."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from hawq.errors import HawqError
+from hawq.integer import IntegerProgram
+from tvm_export.backend import Backend
+from tvm_export.link import Workshop
+from tvm_export.lower import lower
+from tvm_export.plans import Plan
+from tvm_export.timed import TimedNetwork, random_image
+
+__all__ = ["FINAL", "TRIAL", "Effort", "NetworkRig", "Rig", "Times"]
+
+_T = TypeVar("_T")
+
+Times = tuple[list[float], list[float]]
+"""Milliseconds of the default and of the plan, turn by turn."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: until the time is up, between `least` and `most` turns.
+
+    Attributes:
+        seconds: to spend.
+        least: turns at least; a sign test at 1 % wants 10 of 11.
+        most: turns at most.
+    """
+
+    seconds: float
+    least: int
+    most: int
+
+
+TRIAL, FINAL = Effort(0.7, 11, 51), Effort(3.0, 31, 201)
+
+
+class Rig(Protocol):
+    """Where plans are measured."""
+
+    def kernels(self, plans: Mapping[str, Plan], effort: Effort) -> Mapping[str, Times]:
+        """Return the times of the kernels that follow plans, by the op they begin with."""
+
+    def network(self, plans: Mapping[str, Plan], effort: Effort) -> Times:
+        """Return the times of the network as a whole."""
+
+
+class NetworkRig:
+    """Compile a network with other plans and let it take turns with the default one.
+
+    Measured alone, a kernel would find its weights and its input in the caches, and the plan that is best there is
+    another one than in a network.
+
+    Args:
+        program: certified.
+        chosen: the target; its code must run here.
+        batch: images per call.
+        workshop: where kernels are compiled and kept.
+    """
+
+    def __init__(self, program: IntegerProgram, chosen: Backend, batch: int, workshop: Workshop) -> None:
+        self._program, self._chosen, self._batch, self._workshop = program, chosen, batch, workshop
+        self._default = self._compiled({})
+        self._images = 0
+
+    def kernels(self, plans: Mapping[str, Plan], effort: Effort) -> dict[str, Times]:
+        """Return the times of the kernels that follow plans, by the op they begin with.
+
+        Raises:
+            HawqError: one of them computes other integers than by default.
+        """
+        network, image = self._checked(plans)
+        turns = list(_turns(lambda n: n.kernel_times(image), self._default, network, effort))
+        places = {name: index for index, name in enumerate(network.kernels) if name in plans}
+        return {
+            name: ([default[at] for default, _ in turns], [planned[at] for _, planned in turns])
+            for name, at in places.items()
+        }
+
+    def network(self, plans: Mapping[str, Plan], effort: Effort) -> Times:
+        """Return the times of the network as a whole.
+
+        Raises:
+            HawqError: it computes other integers than by default.
+        """
+        network, image = self._checked(plans)
+        turns = list(_turns(lambda n: _elapsed_ms(lambda: n(image)), self._default, network, effort))
+        return [default for default, _ in turns], [planned for _, planned in turns]
+
+    def _compiled(self, plans: Mapping[str, Plan]) -> TimedNetwork:
+        lowered = lower(self._program, self._chosen, self._batch, plans)
+        return TimedNetwork(lowered, self._chosen, self._workshop)
+
+    def _checked(self, plans: Mapping[str, Plan]) -> tuple[TimedNetwork, Tensor]:
+        """Return the network that follows plans, and an image no other measurement has seen."""
+        network = self._compiled(plans)
+        self._images += 1
+        image = random_image(self._program, self._batch, self._chosen.device, seed=self._images)
+        expected, found = self._default.trace(image), network.trace(image)
+        wrong = next((name for name in expected if not torch.equal(expected[name], found[name])), None)
+        if wrong is not None:
+            followed = "; ".join(f"{name}: {plan}" for name, plan in plans.items())
+            raise HawqError(f"tensor {wrong!r} has other integers than by default; please report it with {followed}")
+        return network, image
+
+
+def _turns(
+    run: Callable[[TimedNetwork], _T], default: TimedNetwork, planned: TimedNetwork, effort: Effort
+) -> Iterator[tuple[_T, _T]]:
+    """Yield what runs of both networks give, turn by turn; who begins changes."""
+    end, turn = time.perf_counter() + effort.seconds, 0
+    while turn < effort.least or (turn < effort.most and time.perf_counter() < end):
+        found = {}
+        for network in (default, planned) if turn % 2 else (planned, default):
+            run(network)  # so that the caches hold what this network leaves in them, not what the other does
+            found[network] = run(network)
+        yield found[default], found[planned]
+        turn += 1
+
+
+def _elapsed_ms(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
