@@ -32,7 +32,7 @@ def tuned_program(
         seconds: to spend on trials; None follows the log as it is.
 
     Raises:
-        UsageError: the target has nothing to tune.
+        UsageError: the target has nothing to tune, or there is no log to follow.
         HawqError: this machine cannot run the target's code, or a plan gives other integers than the default.
     """
     from hawq.cli.console import progress
@@ -49,6 +49,8 @@ def tuned_program(
         )
     found = layers(sites(program, chosen, batch), chosen, threads)
     if seconds is None:
+        if not log.path.is_file():
+            raise UsageError(f"{log.path} does not exist: give --tune to make it, or leave --tune-log out")
         tuning = tuned(found, log, threads)
         _report(tuning, log)
         return tuning

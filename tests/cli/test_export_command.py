@@ -77,6 +77,11 @@ def test_a_tuned_export_is_exact_and_its_log_gives_the_same_library(place):
     assert run(export, *network)[0]["tuning"] is None
 
 
+def test_a_log_that_is_to_be_followed_must_exist(place):
+    with pytest.raises(UsageError, match=r"none.jsonl does not exist: give --tune to make it"):
+        run(export, "-a", "net.py:tiny", "--weights", "float.safetensors", "--tune-log", "none.jsonl")
+
+
 def test_cuda_has_nothing_to_tune(place):
     with pytest.raises(UsageError, match="leave --tune and --tune-log out"):
         run(export, "-a", "net.py:tiny", "--weights", "float.safetensors", "--target", "cuda", "--tune")

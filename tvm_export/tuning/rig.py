@@ -15,6 +15,7 @@ from tvm_export.link import Workshop
 from tvm_export.lower import lower
 from tvm_export.plans import Plan
 from tvm_export.timed import TimedNetwork, random_image
+from tvm_export.tuning.layers import digest
 
 __all__ = ["FINAL", "TRIAL", "Effort", "NetworkRig", "Rig", "Times"]
 
@@ -68,7 +69,6 @@ class NetworkRig:
     def __init__(self, program: IntegerProgram, chosen: Backend, batch: int, workshop: Workshop) -> None:
         self._program, self._chosen, self._batch, self._workshop = program, chosen, batch, workshop
         self._default = self._compiled({})
-        self._images = 0
 
     def kernels(self, plans: Mapping[str, Plan], effort: Effort) -> dict[str, Times]:
         """Return the times of the kernels that follow plans, by the op they begin with.
@@ -76,7 +76,7 @@ class NetworkRig:
         Raises:
             HawqError: one of them computes other integers than by default.
         """
-        network, image = self._checked(plans)
+        network, image = self._checked(plans, effort)
         turns = list(_turns(lambda n: n.kernel_times(image), self._default, network, effort))
         places = {name: index for index, name in enumerate(network.kernels) if name in plans}
         return {
@@ -90,7 +90,7 @@ class NetworkRig:
         Raises:
             HawqError: it computes other integers than by default.
         """
-        network, image = self._checked(plans)
+        network, image = self._checked(plans, effort)
         turns = list(_turns(lambda n: _elapsed_ms(lambda: n(image)), self._default, network, effort))
         return [default for default, _ in turns], [planned for _, planned in turns]
 
@@ -98,11 +98,11 @@ class NetworkRig:
         lowered = lower(self._program, self._chosen, self._batch, plans)
         return TimedNetwork(lowered, self._chosen, self._workshop)
 
-    def _checked(self, plans: Mapping[str, Plan]) -> tuple[TimedNetwork, Tensor]:
-        """Return the network that follows plans, and an image no other measurement has seen."""
+    def _checked(self, plans: Mapping[str, Plan], effort: Effort) -> tuple[TimedNetwork, Tensor]:
+        """Return the network that follows plans, and an image that no measurement of others has seen."""
         network = self._compiled(plans)
-        self._images += 1
-        image = random_image(self._program, self._batch, self._chosen.device, seed=self._images)
+        seed = int(digest({"plans": {name: str(plan) for name, plan in plans.items()}, "turns": effort.most}), 16)
+        image = random_image(self._program, self._batch, self._chosen.device, seed)
         expected, found = self._default.trace(image), network.trace(image)
         wrong = next((name for name in expected if not torch.equal(expected[name], found[name])), None)
         if wrong is not None:
