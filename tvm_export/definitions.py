@@ -95,6 +95,12 @@ def _requantize(op: o.Requantize, site: Site, values: Sequence[Code]) -> tuple[C
     return tuple(constants), code
 
 
+@pointwise(o.Limit)
+def _limit(op: o.Limit, site: Site, values: Sequence[Code]) -> tuple[Constants, Code]:
+    limit, array = constant(per_channel(site.constants["limit"], site.out.channels), "limit")
+    return ((limit, array),), lambda n, h, w, c: tirx.min(values[0](n, h, w, c), limit[c])
+
+
 @definition(o.Threshold)
 def _threshold(op: o.Threshold, site: Site) -> Body:
     """Add up the steps between levels over the thresholds reached: level_0 + sum_j (x >= threshold_cj) step_j."""

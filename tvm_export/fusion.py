@@ -1,4 +1,4 @@
-"""Decide which ops one kernel computes: a residual addition and requantizations go behind the op they read."""
+"""Decide which ops one kernel computes: limits, a residual addition and requantizations go behind what they read."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -15,8 +15,8 @@ _HEADS = (*_PRODUCTS, o.MaxPool2d, o.AvgPool2d, o.Add)
 def fused(program: IntegerProgram, followers: Collection[type[o.Op]]) -> list[tuple[o.Op, ...]]:
     """Return the ops of every kernel, kernels in an order in which they can run.
 
-    An Add joins the convolution or linear layer that only it reads, of two the later one; a Requantize joins the kernel
-    that makes what it reads.
+    A Limit joins the convolution or linear layer that only it reads, as does an Add, of two the later one; a Requantize
+    joins the kernel that makes what it reads.
 
     Args:
         program: validated.
@@ -36,6 +36,8 @@ def fused(program: IntegerProgram, followers: Collection[type[o.Op]]) -> list[tu
                 products = [name for name in op.inputs if _is_open(kernels.get(name, ())) and readers[name] == [op]]
                 latest = max(products, key=order.__getitem__, default=None)
                 kernels[op.name] = [*(kernels.pop(latest) if latest else ()), op]
+            case o.Limit() if o.Limit in followers and _is_open(kernels.get(op.inputs[0], ())):
+                kernels[op.name] = [*kernels.pop(op.inputs[0]), op]
             case o.Requantize() if o.Requantize in followers and isinstance(kernels[place[op.inputs[0]]][0], _HEADS):
                 kernels[place[op.inputs[0]]].append(op)
                 place[op.name] = place[op.inputs[0]]

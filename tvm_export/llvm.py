@@ -8,7 +8,7 @@ from tvm.relax.backend.cpu_generic import pipeline
 from tvm.target import codegen
 
 from hawq.integer import TensorType
-from hawq.integer.ops import Add
+from hawq.integer.ops import Add, Limit
 from tvm_export.backend import register_backend
 from tvm_export.convolutions import dense_product
 from tvm_export.definitions import Site, define
@@ -43,7 +43,7 @@ class LlvmBackend:
     """
 
     device = "cpu"
-    followers = (Add,)  # requantizing a residual stream there, too, takes longer than a pass of its own (Zen 5)
+    followers = (Add, Limit)  # requantizing a residual stream there, too, takes longer than a pass of its own (Zen 5)
 
     def __init__(self, mcpu: str | None = None) -> None:
         self.mcpu = mcpu or codegen.llvm_get_system_cpu()

@@ -13,11 +13,19 @@ __all__ = ["average_pool", "clamp", "convolve", "max_pool", "pointwise"]
 _RELU = ir.Clamp(0.0, None)
 
 
-def clamp(value: Tensor, limits: ir.Clamp | None) -> Tensor:
-    """Return min(max(value, lo), hi), or the value where there are no limits."""
+def clamp(value: Tensor, limits: ir.Clamp | None, highest: Tensor | None = None) -> Tensor:
+    """Return min(max(value, lo), hi), or the value where there are no limits.
+
+    Args:
+        value: (N, C, ...).
+        limits: of all channels.
+        highest: of every channel, (C,).
+    """
     if limits == _RELU:
-        return F.relu(value)  # its backward pass is several times cheaper than a clamp's
-    return value if limits is None else value.clamp(limits.lo, limits.hi)
+        value = F.relu(value)  # its backward pass is several times cheaper than a clamp's
+    elif limits is not None:
+        value = value.clamp(limits.lo, limits.hi)
+    return value if highest is None else value.minimum(highest.view(-1, *(1,) * (value.dim() - 2)))
 
 
 def convolve(value: Tensor, weight: Tensor, bias: Tensor | None, op: ir.Conv2d, fill: float = 0.0) -> Tensor:

@@ -1,6 +1,6 @@
 """Run the canonical graph in float: the reference that sensitivities, calibration and tests compare with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from hawq.graph import ir
 from hawq.graph.functional import clamp, convolve, pointwise
 
-__all__ = ["UnitFunction", "resume_float", "run_float", "run_unit"]
+__all__ = ["UnitFunction", "resume_float", "run_float", "run_node", "run_unit"]
 
 UnitFunction = Callable[[ir.Node, Tensor], Tensor]
 """Compute what a unit makes of its input, before its clamp."""
@@ -29,7 +29,7 @@ def run_float(graph: ir.FloatGraph, image: Tensor, unit: UnitFunction | None = N
     found: dict[str, Tensor] = {}
     for node in graph.nodes.values():
         inputs = [found[name] for name in node.inputs] or [image]
-        found[node.name] = _run(node, inputs, graph, unit)
+        found[node.name] = run_node(node, inputs, graph, unit)
     return found
 
 
@@ -44,7 +44,7 @@ def resume_float(graph: ir.FloatGraph, known: Mapping[str, Tensor], changed: Map
     found = dict(changed)
     for node in graph.nodes.values():
         if node.name not in found and any(name in found for name in node.inputs):
-            found[node.name] = _run(node, [found.get(name, known[name]) for name in node.inputs], graph, None)
+            found[node.name] = run_node(node, [found.get(name, known[name]) for name in node.inputs], graph)
     return found.get(graph.output, known[graph.output])
 
 
@@ -59,12 +59,14 @@ def run_unit(graph: ir.FloatGraph, node: ir.Node, value: Tensor) -> Tensor:
     raise TypeError(f"{node.name} is no unit")
 
 
-def _run(node: ir.Node, inputs: list[Tensor], graph: ir.FloatGraph, unit: UnitFunction | None) -> Tensor:
+def run_node(node: ir.Node, inputs: Sequence[Tensor], graph: ir.FloatGraph, unit: UnitFunction | None = None) -> Tensor:
+    """Return what a node makes of its inputs; the image for the Input."""
     match node.op:
         case ir.Input():
             return inputs[0]
         case ir.Conv2d() | ir.Linear() as op:
-            return clamp(unit(node, inputs[0]) if unit else run_unit(graph, node, inputs[0]), op.clamp)
+            value = unit(node, inputs[0]) if unit else run_unit(graph, node, inputs[0])
+            return clamp(value, op.clamp, _tensor(graph, op.limit))
         case ir.Norm() as op:
             return clamp(_normalise(graph, op.norm, inputs[0]), op.clamp)
         case op:

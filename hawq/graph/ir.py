@@ -65,8 +65,11 @@ class Input(Op):
 
 @dataclass(frozen=True)
 class Conv2d(Op):
-    """A unit: convolution, then `norm`, then `clamp`. `weight` and `bias` name tensors; padding (top, bottom, left,
-    right) is filled with zeros."""  # noqa: D205, D209
+    """A unit: convolution, then `norm`, then `clamp`, then `limit`.
+
+    `weight`, `bias` and `limit` name tensors; padding (top, bottom, left, right) is filled with zeros. A limit is the
+    highest value of each channel, (O,): a ReLU6 whose channels were scaled one by one.
+    """
 
     weight: str
     bias: str | None
@@ -76,16 +79,18 @@ class Conv2d(Op):
     groups: int
     norm: BatchNorm | None = None
     clamp: Clamp | None = None
+    limit: str | None = None
 
 
 @dataclass(frozen=True)
 class Linear(Op):
-    """A unit: y = x W^T + b over (F,), then `norm`, then `clamp`."""
+    """A unit: y = x W^T + b over (F,), then `norm`, then `clamp`, then `limit`, as of Conv2d."""
 
     weight: str
     bias: str | None
     norm: BatchNorm | None = None
     clamp: Clamp | None = None
+    limit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,13 @@ class FloatGraph:
     def units(self) -> dict[str, Node]:
         """The convolutions and linear layers by name: the things that get a bit width."""
         return {name: node for name, node in self.nodes.items() if isinstance(node.op, Conv2d | Linear)}
+
+    def unit(self, name: str) -> Conv2d | Linear:
+        """Return what a unit does."""
+        op = self.nodes[name].op
+        if not isinstance(op, Conv2d | Linear):
+            raise TypeError(f"{name} is no unit")
+        return op
 
     def readers(self, name: str) -> list[Node]:
         """Return the nodes that read the tensor `name`."""

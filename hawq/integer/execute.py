@@ -180,6 +180,13 @@ def _linear(
     return _finish(op, F.linear(x, constants["weight"].to(dtype)), constants)
 
 
+@_kernel(o.Limit)
+def _limit(
+    op: o.Limit, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    return inputs[0].minimum(constants["limit"].view(-1, *(1,) * (inputs[0].dim() - 2)))
+
+
 @_kernel(o.Requantize)
 def _requantize(
     op: o.Requantize, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]

@@ -18,6 +18,7 @@ __all__ = [
     "Concat",
     "Conv2d",
     "Flatten",
+    "Limit",
     "Linear",
     "MaxPool2d",
     "Op",
@@ -151,6 +152,17 @@ class Linear(_Clamped):
     """Multiply by a matrix: as Conv2d, with weight int8 (O, F) and an input of shape (F,)."""
 
     constants: ClassVar[tuple[str, ...]] = ("weight", "bias", "multiplier", "shift")
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Limit(Op):
+    """Cut off channels one by one: y = min(x, limit_c). Type as the input's. Constants: limit int32 (C,).
+
+    A ReLU6 whose channels were scaled by equalization is one clamp for all channels and then their limits.
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ("limit",)
 
 
 @_register

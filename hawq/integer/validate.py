@@ -14,7 +14,7 @@ __all__ = ["validate"]
 
 _DTYPES = {
     "weight": torch.int8, "bias": torch.int32, "shift": torch.int32, "multiplier": torch.int32,
-    "threshold": torch.int32, "level": torch.int32,
+    "threshold": torch.int32, "level": torch.int32, "limit": torch.int32,
 }  # fmt: skip
 _PIXEL_DTYPES = {"multiplier": torch.int64, "offset": torch.int64, "shift": torch.int32}
 
@@ -201,6 +201,15 @@ def _concat(op: o.Concat, inputs: Sequence[o.TensorType], constants: Mapping[str
         _check_same_codes(source, op.out)
         _check_shape(source.shape[1:], op.out.shape[1:], "input map")
     _check(sum(source.shape[0] for source in inputs) == op.out.shape[0], "channels do not add up")
+
+
+@_rule(o.Limit)
+def _limit(op: o.Limit, inputs: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> None:
+    _check_same_codes(inputs[0], op.out)
+    _check_shape(op.out.shape, inputs[0].shape, "output")
+    limit, (lo, hi) = constants["limit"], op.out.range
+    _check_shape(tuple(limit.shape), op.out.shape[:1], "limit")
+    _check(bool(((limit >= lo) & (limit <= hi)).all()), f"a limit is outside its codes {lo}..{hi}")
 
 
 @_rule(o.MaxPool2d)

@@ -1,8 +1,9 @@
 """Quantize a trained network without training it: ranges, equalization, corrections, learned rounding."""
 
 from hawq.ptq import methods  # noqa: F401  # they register themselves
+from hawq.ptq.gaussians import Moments
 from hawq.ptq.registry import METHODS, PRESETS, Method, Stage, parse_methods, register_method
-from hawq.ptq.workbench import Moments, Progress, Settings, Workbench, silent
+from hawq.ptq.workbench import Progress, Settings, Workbench, silent
 
 __all__ = [
     "METHODS",

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from hawq.bitconfig import BitConfig
 from hawq.errors import UsageError
-from hawq.graph.ir import Conv2d, FloatGraph, Linear
+from hawq.graph.ir import FloatGraph
+from hawq.ptq.gaussians import Moments
 from hawq.ptq.registry import Method, Stage
 from hawq.qat.fold import norm_state
 from hawq.qat.model import QuantizedModel
 from hawq.qat.rewrites import folded_graph
 from hawq.quantizers import QuantOptions
 
-__all__ = ["Moments", "Progress", "Settings", "Workbench", "silent"]
+__all__ = ["Progress", "Settings", "Workbench", "silent"]
 
 Progress = Callable[[str, int, int, str], None]
 """Told what is done, how many steps of how many are, and how it stands."""
@@ -26,19 +27,6 @@ Images = Callable[[], Iterable[Tensor]]
 
 def silent(what: str, done: int, total: int, status: str) -> None:
     """Show no progress."""
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What a unit puts out before its activation, channel by channel, as if normally distributed (1906.04721).
-
-    Attributes:
-        mean: float, (C,); batch norm's bias.
-        std: float, (C,), not negative; the magnitude of batch norm's weight.
-    """
-
-    mean: Tensor
-    std: Tensor
 
 
 @dataclass(frozen=True)
@@ -128,16 +116,22 @@ class Workbench:
             if method.needs_images and self.images is None:
                 raise UsageError(f"method {method.name} needs images; give --data DIR, or --data distilled")
         for method in methods:
-            if method.stage < Stage.MODEL and self._model is not None:
-                raise RuntimeError(f"{method.name} comes too late: the model is built")
-            method.apply(self)
+            self.apply(method)
         return self.model
+
+    @torch.no_grad()
+    def apply(self, method: Method) -> None:
+        """Let one method change what it works on."""
+        if method.stage < Stage.MODEL and self._model is not None:
+            raise RuntimeError(f"{method.name} comes too late: the model is built")
+        method.apply(self)
 
 
 def _moments(graph: FloatGraph) -> dict[str, Moments]:
     found = {}
-    for name, node in graph.units.items():
-        if isinstance(node.op, Conv2d | Linear) and node.op.norm is not None:
-            state = norm_state(graph, node.op.norm)
+    for name in graph.units:
+        norm = graph.unit(name).norm
+        if norm is not None:
+            state = norm_state(graph, norm)
             found[name] = Moments(state.bias.detach(), state.weight.detach().abs())
     return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hawq.graph.ir import BatchNorm, Conv2d, FloatGraph, Linear
+from hawq.graph.ir import BatchNorm, FloatGraph
 from hawq.quantizers.weight import per_channel
 
 __all__ = ["NormState", "fold", "fold_affine", "folded_weight", "norm_state"]
@@ -50,9 +50,7 @@ def fold(weight: Tensor, bias: Tensor | None, norm: NormState) -> tuple[Tensor, 
 
 def folded_weight(graph: FloatGraph, unit: str) -> tuple[Tensor, Tensor]:
     """Return the weight, (O, ...), and the bias, (O,), of a unit with its batch norm folded in."""
-    op = graph.units[unit].op
-    if not isinstance(op, Conv2d | Linear):
-        raise TypeError(f"{unit} is no unit")
+    op = graph.unit(unit)
     weight, bias = graph.tensors[op.weight], graph.tensors[op.bias] if op.bias else None
     if op.norm is not None:
         return fold(weight, bias, norm_state(graph, op.norm))

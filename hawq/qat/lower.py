@@ -148,7 +148,10 @@ def _unit(lowering: _Lowering, node: ir.Node, make: Callable[..., o.Op], source:
     codes = lowering.model.unit(node.name).codes(lowering.types[source])
     out = lowering.out_type(node)
     constants = {"weight": codes.weight, "bias": codes.bias}
+    limit = lowering.model.unit(node.name).limit
     quantizer = lowering.model.stored_quantizer(node.name)
+    if limit is not None and (out.bits == ACCUMULATOR_BITS or isinstance(quantizer, ThresholdActivation)):
+        raise HawqError("limits of single channels need uniform codes behind the unit; quantize it by another rule")
     if isinstance(quantizer, ThresholdActivation):
         accumulator = TensorType(node.shape, ACCUMULATOR_BITS, True)
         lo, hi = accumulator.range
@@ -166,7 +169,16 @@ def _unit(lowering: _Lowering, node: ir.Node, make: Callable[..., o.Op], source:
     else:
         constants["multiplier"], constants["shift"] = codes.dyadic_to(out)
         limits = _code_limits(out, getattr(node.op, "clamp", None))
-    lowering.emit(make(name=node.name, inputs=(source,), out=out, **limits, **geometry), **constants)
+    highest = torch.tensor([limits["hi"]])
+    if limit is not None:
+        highest = torch.round(limit.cpu().double() / out.scale) + out.zero_point
+        highest = highest.clamp(limits["lo"], limits["hi"]).int()
+        limits["hi"] = int(highest.max())
+    alike = int(highest.min()) == limits["hi"]
+    name = node.name if alike else f"{node.name}.open"
+    lowering.emit(make(name=name, inputs=(source,), out=out, **limits, **geometry), **constants)
+    if not alike:
+        lowering.emit(o.Limit(name=node.name, inputs=(name,), out=out), limit=highest)
 
 
 def _unit_input(lowering: _Lowering, node: ir.Node) -> str:

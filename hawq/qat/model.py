@@ -153,12 +153,34 @@ class QuantizedModel(nn.Module):
         values: dict[str, Tensor] = {}
         reads: dict[str, Tensor] = {}
         for node in self.graph.nodes.values():
-            value = self._compute(node, image, values, reads, fix_bn)
-            quantizer = self.stored_quantizer(node.name)
-            if quantizer is not None and self.plan.domains[node.name].root == node.name:
-                value = quantizer(value)
-            values[node.name] = value
+            self.advance(node, image, values, reads, fix_bn)
         return values[self.graph.output]
+
+    def advance(
+        self, node: ir.Node, image: Tensor, values: dict[str, Tensor], reads: dict[str, Tensor], fix_bn: bool = True
+    ) -> None:
+        """Compute one node as training does, fake-quantized.
+
+        Args:
+            node: whose inputs are computed.
+            image: float32, (N, C, H, W).
+            values: tensors by name; gets the node's.
+            reads: what units read, by tensor; gets what this one reads.
+            fix_bn: fold the running statistics of batch norms.
+        """
+        value = self._compute(node, image, values, reads, fix_bn)
+        quantizer = self.stored_quantizer(node.name)
+        if quantizer is not None and self.plan.domains[node.name].root == node.name:
+            value = quantizer(value)
+        values[node.name] = value
+
+    def reading(self, source: str, values: dict[str, Tensor], reads: dict[str, Tensor]) -> Tensor:
+        """Return a tensor as units read it; one that is kept in 16 bits is quantized once for all of them."""
+        if source not in reads:
+            quantizer = self.input_quantizer(source)
+            stored = self.stored_quantizer(source) is quantizer
+            reads[source] = values[source] if stored else quantizer(values[source])
+        return reads[source]
 
     def _compute(
         self, node: ir.Node, image: Tensor, values: dict[str, Tensor], reads: dict[str, Tensor], fix_bn: bool = True
@@ -168,11 +190,8 @@ class QuantizedModel(nn.Module):
                 return image
             case ir.Conv2d() | ir.Linear():
                 source = node.inputs[0]
-                quantizer = self.input_quantizer(source)
-                if source not in reads:  # a tensor kept in 16 bits is quantized once for all units that read it
-                    stored = self.stored_quantizer(source) is quantizer
-                    reads[source] = values[source] if stored else quantizer(values[source])
-                return self.unit(node.name)(reads[source], quantizer, fix_bn)
+                value = self.reading(source, values, reads)
+                return self.unit(node.name)(value, self.input_quantizer(source), fix_bn)
             case ir.Norm():
                 source = node.inputs[0]
                 quantizer = self.stored[_key(self.plan.domains[source].root)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from hawq.errors import HawqError
-from hawq.graph.ir import Conv2d, FloatGraph, Linear
+from hawq.graph.ir import FloatGraph
 from hawq.qat.fold import folded_weight
 
 __all__ = ["REWRITES", "bias_name", "folded_graph", "register_rewrite", "rewrite", "weight_name"]
@@ -64,7 +64,6 @@ def folded_graph(graph: FloatGraph) -> FloatGraph:
     for name, node in graph.units.items():
         weight, bias = folded_weight(graph, name)
         tensors[weight_name(name)], tensors[bias_name(name)] = weight.detach(), bias.detach()
-        if isinstance(node.op, Conv2d | Linear):
-            op = replace(node.op, weight=weight_name(name), bias=bias_name(name), norm=None)
-            nodes[name] = replace(node, op=op)
+        op = replace(graph.unit(name), weight=weight_name(name), bias=bias_name(name), norm=None)
+        nodes[name] = replace(node, op=op)
     return replace(graph, nodes=nodes, tensors=tensors)

@@ -82,6 +82,7 @@ class QuantizedUnit(nn.Module):
     """
 
     weight: Tensor
+    limit: Tensor | None
 
     def __init__(
         self, op: ir.Op, tensors: Mapping[str, Tensor], norm: NormState | None, spec: WeightSpec, options: QuantOptions
@@ -95,6 +96,8 @@ class QuantizedUnit(nn.Module):
                 self.bias = nn.Parameter(tensors[op.bias].detach().clone())
         elif norm is not None:
             self.register_buffer("weight", torch.ones(norm.mean.numel(), 1, 1, 1))
+        limit = getattr(op, "limit", None)
+        self.register_buffer("limit", None if limit is None else tensors[limit].detach().clone())
         self.norm = None if norm is None else FoldedNorm(norm, options.bn_momentum)
         own = replace(options, weight_group=spec.group, weight_norm=spec.norm)
         self.quantizer = weight_quantizer(spec.quantizer)(spec.bits, self.weight.detach(), own)
@@ -111,7 +114,11 @@ class QuantizedUnit(nn.Module):
         return (None, self.bias) if self.norm is None else fold_affine(self.bias, self.norm.state)
 
     def forward(self, value: Tensor, source: ActivationQuantizer, fix_bn: bool) -> Tensor:
-        """Return the real-valued output before the activation quantizer.
+        """Return the real-valued output before the activation quantizer; arguments are those of `unclamped`."""
+        return clamp(self.unclamped(value, source, fix_bn), getattr(self.op, "clamp", None), self.limit)
+
+    def unclamped(self, value: Tensor, source: ActivationQuantizer, fix_bn: bool) -> Tensor:
+        """Return the real-valued output before the activation.
 
         Args:
             value: fake-quantized input, (N, C, H, W) or (N, F).
@@ -120,11 +127,11 @@ class QuantizedUnit(nn.Module):
         """
         weight = self.quantizer(self.weight)
         if self.norm is not None and not fix_bn:
-            return self._clamp(self.norm(self._multiply(value, weight, self.bias, source)))
+            return self.norm(self._multiply(value, weight, self.bias, source))  # type: ignore[no-any-return]
         factor, bias = self.affine()
         if factor is not None:
             weight = weight * per_channel(factor, weight)
-        return self._clamp(self._multiply(value, weight, self._fake_bias(bias, factor, source), source))
+        return self._multiply(value, weight, self._fake_bias(bias, factor, source), source)
 
     def codes(self, input_type: TensorType) -> UnitCodes:
         """Return the integers of the unit, given the type of its input.
@@ -170,6 +177,3 @@ class QuantizedUnit(nn.Module):
         assert isinstance(self.op, ir.Conv2d)
         fill = source.fill() if any(self.op.padding) else 0
         return convolve(value, weight, bias, self.op, fill * float(source.step()) if fill else 0.0)
-
-    def _clamp(self, value: Tensor) -> Tensor:
-        return clamp(value, getattr(self.op, "clamp", None))

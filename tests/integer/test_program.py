@@ -69,7 +69,7 @@ def test_two_saves_write_the_same_bytes(program, tmp_path):
 
 
 # These need more than an image in front of them: small_program, binary_network and the whole networks hold them.
-_BEHIND_AN_IMAGE = [kind for kind in CASES if kind not in (o.Linear, o.Add, o.Concat, o.Threshold)]
+_BEHIND_AN_IMAGE = [kind for kind in CASES if kind not in (o.Linear, o.Add, o.Concat, o.Limit, o.Threshold)]
 
 
 @pytest.mark.parametrize("kind", _BEHIND_AN_IMAGE, ids=lambda kind: kind.__name__)

@@ -79,6 +79,13 @@ def _threshold(op, x, types, c) -> Array:
     return out
 
 
+def _limit(op, x, types, c) -> Array:
+    out = np.empty_like(x[0])
+    for index in np.ndindex(out.shape):
+        out[index] = min(int(x[0][index]), int(c["limit"][index[1]]))
+    return out
+
+
 def _add(op, x, types, c) -> Array:
     ma, mb = (int(m) for m in c["multiplier"])
 

@@ -103,6 +103,15 @@ def requantizations(draw):
 
 
 @st.composite
+def cut_offs(draw):
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    kind = draw(tensor_types((draw(st.sampled_from([1, 3, 17, 33])), *draw(st.sampled_from([(), (3, 4)])))))
+    x = codes(generator, kind)
+    limit = x.flatten()[torch.randint(x.numel(), kind.shape[:1], generator=generator)]
+    return o.Limit(name="op", inputs=("x",), out=kind), [x], [kind], {"limit": limit.int()}
+
+
+@st.composite
 def thresholds(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     shape = (draw(st.sampled_from([1, 3, 17, 70])), *draw(st.sampled_from([(), (3, 4)])))
@@ -215,6 +224,7 @@ CASES = {
     o.Conv2d: convolutions(),
     o.Linear: linears(),
     o.Requantize: requantizations(),
+    o.Limit: cut_offs(),
     o.Threshold: thresholds(),
     o.Add: additions(),
     o.Concat: concatenations(),

@@ -1,3 +1,11 @@
 """The post-training methods, each in a file of its own."""
 
-from hawq.ptq.methods import rules  # noqa: F401  # they register themselves
+from hawq.ptq.methods import (  # noqa: F401  # they register themselves
+    absorb,
+    bias_correction,
+    bias_correction_data,
+    clip_weights,
+    equalize,
+    rules,
+    upper_limits,
+)

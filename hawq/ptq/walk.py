@@ -1,0 +1,56 @@
+"""Walk through a network, exact and quantized side by side, all calibration images at once and node by node."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from hawq.graph.interpret import run_node
+from hawq.graph.ir import Node
+from hawq.qat.model import QuantizedModel
+
+__all__ = ["Pace", "walk"]
+
+
+@dataclass
+class Pace:
+    """What is known of one batch so far.
+
+    Attributes:
+        image: float32, (N, C, H, W).
+        exact: tensors of the float network that are still needed, by name.
+        quantized: the same of the simulated one.
+        reads: what its units read, by tensor.
+    """
+
+    image: Tensor
+    exact: dict[str, Tensor] = field(default_factory=dict)
+    quantized: dict[str, Tensor] = field(default_factory=dict)
+    reads: dict[str, Tensor] = field(default_factory=dict)
+
+
+def walk(model: QuantizedModel, batches: Iterable[Tensor]) -> Iterator[tuple[Node, list[Pace]]]:
+    """Yield every node before it is computed; what is done to its unit then counts for all that follows.
+
+    Only tensors that a later node reads are kept: the memory is that of the widest place of the network, twice, for all
+    images.
+
+    Args:
+        model: ranges found; its graph is the float network.
+        batches: of images.
+    """
+    paces = [Pace(image) for image in batches]
+    waiting = Counter(name for node in model.graph.nodes.values() for name in node.inputs)
+    for node in model.graph.nodes.values():
+        yield node, paces
+        for pace in paces:
+            inputs = [pace.exact[name] for name in node.inputs] or [pace.image]
+            pace.exact[node.name] = run_node(node, inputs, model.graph)
+            model.advance(node, pace.image, pace.quantized, pace.reads)
+        waiting.subtract(node.inputs)
+        for name in set(node.inputs):
+            if not waiting[name]:
+                for pace in paces:
+                    for kept in (pace.exact, pace.quantized, pace.reads):
+                        kept.pop(name, None)
