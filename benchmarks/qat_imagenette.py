@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from hawq.cli.training_progress import training_progress
 from hawq.data import ImageData, load_data
+from hawq.evaluation import accuracy
 from hawq.graph.trace import trace
 from hawq.models import create_model
 from hawq.quantizers import QuantOptions
@@ -29,7 +30,6 @@ from hawq.schemes import uniform
 from hawq.train.begin import Beginning
 from hawq.train.config import TrainConfig
 from hawq.train.criterion import Criterion, Distillation
-from hawq.train.evaluate import accuracy
 from hawq.train.quantized import QuantizedRun, train_quantized
 from hawq.train.schedules import Cosine
 

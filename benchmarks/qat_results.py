@@ -25,6 +25,7 @@ from torch import nn
 from hawq.bitconfig import BitConfig, UnitBits
 from hawq.cli.training_progress import training_progress
 from hawq.data import ImageData, load_data
+from hawq.evaluation import Accuracy, accuracy
 from hawq.files import write_atomically, write_tensors
 from hawq.graph.ir import FloatGraph
 from hawq.graph.trace import trace
@@ -35,7 +36,6 @@ from hawq.sensitivity import Sampling, measure
 from hawq.train.begin import Beginning
 from hawq.train.config import TrainConfig
 from hawq.train.criterion import PLAIN, Distillation
-from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.feed import Feed
 from hawq.train.optimizers import SGD, AdamW, Optimizer
 from hawq.train.quantized import QuantizedRun, train_quantized

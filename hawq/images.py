@@ -1,6 +1,8 @@
 """Decode images and bring them to a network's size; training and deployed libraries do it by the same code."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hawq.errors import HawqError
 
-__all__ = ["FILTERS", "decode_jpeg", "fitted", "open_image"]
+__all__ = ["FILTERS", "decode_jpeg", "fitted", "open_image", "open_mask"]
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """Pillow's interpolations by name."""
@@ -39,7 +41,24 @@ def open_image(source: object) -> Image.Image:
         HawqError: it is missing or no image.
     """
     path = Path(str(source))
-    return _decode(path, str(path))
+    with _named(str(path)):
+        return Image.open(path).convert("RGB")
+
+
+def open_mask(path: Path) -> Image.Image:
+    """Decode a file whose pixels are class indices, whatever colours its palette gives them.
+
+    Raises:
+        HawqError: it is missing, no image, or one of colours.
+    """
+    with _named(str(path)):
+        image = Image.open(path)
+        image.load()
+    if image.mode not in ("L", "P"):
+        raise HawqError(
+            f"{path} is an image of colours ({image.mode}); a mask has one byte a pixel, the index of its class"
+        )
+    return image
 
 
 def decode_jpeg(source: object) -> Image.Image:
@@ -49,12 +68,15 @@ def decode_jpeg(source: object) -> Image.Image:
         HawqError: they are cut off or no image.
     """
     data = np.asarray(source).tobytes()
-    return _decode(io.BytesIO(data), f"an image of {len(data)} bytes")
+    with _named(f"an image of {len(data)} bytes"):
+        return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def _decode(file: Path | io.BytesIO, name: str) -> Image.Image:
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn Pillow's errors into one that names the image."""
     try:
-        return Image.open(file).convert("RGB")
+        yield
     except UnidentifiedImageError as error:  # its text holds an address, which differs from run to run
         raise HawqError(f"{name} is no image of a known format") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, by format and damage

@@ -16,13 +16,14 @@ from torch import nn
 from hawq.errors import HawqError, UsageError
 from hawq.files import read_tensors
 from hawq.state_dicts import copy_state, plain_name, read_torch_file, state_dict_of
+from hawq.task import Task
 
 __all__ = ["InputSpec", "create_model", "input_spec", "load_weights"]
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a library knows of a network's input; None where it says nothing.
+    """What a library knows of a network; None where it says nothing.
 
     Attributes:
         size: of the square image, pixels.
@@ -30,6 +31,7 @@ class InputSpec:
         std: per channel.
         interpolation: bilinear or bicubic.
         crop_ratio: centre crop over shorter side.
+        task: what the network is for.
     """
 
     size: int | None = None
@@ -37,6 +39,7 @@ class InputSpec:
     std: tuple[float, ...] | None = None
     interpolation: str | None = None
     crop_ratio: float | None = None
+    task: Task | None = None
 
 
 class Source(ABC):

@@ -7,7 +7,7 @@ from hawq.cli import options as opt
 if TYPE_CHECKING:
     from hawq.bitconfig import BitConfig
     from hawq.cli.session import Session
-    from hawq.train.evaluate import Accuracy
+    from hawq.evaluation import Accuracy
 
 _SCHEMES = ("uniform8", "bops0.5", "uniform4")
 
@@ -29,8 +29,8 @@ def demo(
 
     from hawq.cli.console import console, print_json, print_table
     from hawq.cli.session import DataRequest, open_session
+    from hawq.evaluation import accuracy
     from hawq.runtime.threads import describe_threads, use_threads
-    from hawq.train.evaluate import accuracy
     from hawq.train.float import FloatRequest
 
     use_threads(threads)
@@ -72,7 +72,7 @@ def _configs(session: "Session", seed: int) -> list["BitConfig"]:
 def _scheme(session: "Session", bits: "BitConfig", reference: "Accuracy", threads: int, seed: int) -> dict[str, Any]:
     """Train, lower, compile, verify and measure one scheme; return its row of the table."""
     from hawq.cli.console import console
-    from hawq.train.evaluate import accuracy
+    from hawq.evaluation import accuracy
     from search import COSTS, scheme_costs, unit_facts
     from tvm_export import load, measure, verify
 

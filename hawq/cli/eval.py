@@ -1,4 +1,4 @@
-"""`hawq eval`: accuracy of the float network, and of a scheme in integers."""
+"""`hawq eval`: quality of the float network, and of a scheme in integers."""
 
 from typing import Annotated
 
@@ -25,17 +25,17 @@ def eval(
     workers: opt.WorkersOption = 0,
     as_json: opt.JsonOption = False,
 ) -> None:
-    """Measure top-1 and top-5 of the float network and of a scheme's integer program on the test images.
+    """Measure the float network and a scheme's integer program on the test images.
+
+    Classifiers: top-1 and top-5; segmentation: mIOU; detection: mAP as of VOC 2007 and of VOC 2012.
 
     Example: hawq eval --quant-scheme uniform8 --target llvm
     """
-    import torch
-
-    from hawq.cli.console import print_json, print_table
+    from hawq.cli.console import print_json
+    from hawq.cli.quality import compare_quality
     from hawq.cli.session import DataRequest, open_session
     from hawq.qat.checkpoint import load_quantized
     from hawq.schemes import scheme_of
-    from hawq.train.evaluate import accuracy
     from hawq.train.float import FloatRequest
 
     session = open_session(
@@ -43,21 +43,13 @@ def eval(
         DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation),
         run_dir,
     )
-    models, scheme = {"float": session.model}, scheme_of(quant_scheme, arch)
+    networks, scheme = {"float": session.model}, scheme_of(quant_scheme, arch)
     if session.run.best(scheme).is_file():
-        models[f"{scheme}, integers"] = load_quantized(session.run.best(scheme), session.graph)
+        networks[f"{scheme}, integers"] = load_quantized(session.run.best(scheme), session.graph)
     if target is not None:
         from tvm_export import load
 
-        models[f"{scheme}, {target}"] = load(session.run.export(scheme, target)).logits
-    with torch.inference_mode():
-        found = {
-            name: accuracy(model, session.data.batches("test", 64, limit=images, workers=workers))
-            for name, model in models.items()
-        }
-    reference = found["float"]
-    rows = [[n, f"{a.top1:.2f}", f"{a.top5:.2f}", f"{a.agreement(reference):.2f}", a.images] for n, a in found.items()]
-    print_table(f"{arch} on {session.data.name}", ["network", "top-1 %", "top-5 %", "same as float %", "images"], rows)
+        networks[f"{scheme}, {target}"] = load(session.run.export(scheme, target)).logits
+    figures = compare_quality(session, networks, images=images, workers=workers)
     if as_json:
-        print_json({n: {"top1": a.top1, "top5": a.top5, "agreement": a.agreement(reference), "images": a.images}
-                    for n, a in found.items()})  # fmt: skip
+        print_json(figures)

@@ -84,7 +84,7 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="digits (embedded), cifar10, cifar100, npz, imagefolder, a path, or distilled (from the weights).",
+        help="digits (embedded), cifar10, cifar100, npz, imagefolder, voc, a path, or distilled (from the weights).",
         rich_help_panel=_DATA,
     ),
 ]

@@ -13,7 +13,7 @@ def ptq(
         str | None,
         typer.Option(
             "--data",
-            help="digits (embedded), cifar10, cifar100, npz, imagefolder, a path, or distilled (from the weights).",
+            help="digits (embedded), cifar10, cifar100, npz, imagefolder, voc, a path, distilled (from the weights).",
             show_default="distilled with --weights or --pretrained, else digits",
             rich_help_panel="Data",
         ),
@@ -51,12 +51,12 @@ def ptq(
     The checkpoint is like a trained one: `hawq export`, `verify`, `eval` and `train --resume` go on from it.
     """
     from hawq.cli.console import console, print_json, print_table, progress
+    from hawq.cli.quality import compare_quality
     from hawq.cli.session import DataRequest, open_session
     from hawq.data.distilled import DISTILLED
     from hawq.ptq import METHODS, PRESETS, Settings, Workbench, parse_methods
     from hawq.ptq.checkpoint import save_quantized
     from hawq.schemes import resolve_scheme
-    from hawq.train.evaluate import accuracy
     from hawq.train.float import FloatRequest
 
     if method == "list":
@@ -88,19 +88,12 @@ def ptq(
     save_quantized(path, model, [found.name for found in methods], overwrite=overwrite)
     for note in bench.notes:
         console.print(note, soft_wrap=True)
-    figures = {}
-    if source != DISTILLED:
-        for name, network in (("float", session.model), (f"{bits.scheme}, integers", model)):
-            figures[name] = accuracy(network, session.data.batches("test", 64, workers=workers))
-        rows = [[n, f"{a.top1:.2f}", f"{a.top5:.2f}", f"{a.agreement(figures['float']):.2f}", a.images]
-                for n, a in figures.items()]  # fmt: skip
-        print_table(f"{arch} on {session.data.name}", ["network", "top-1 %", "top-5 %", "same as float %", "images"],
-                    rows)  # fmt: skip
+    networks = {"float": session.model, f"{bits.scheme}, integers": model}
+    figures = {} if source == DISTILLED else compare_quality(session, networks, workers=workers)
     given = {"-a": arch, "--data": source, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
              "--mean": mean, "--std": std, "--interpolation": interpolation, "--weights": weights,
              "--run-dir": run_dir}  # fmt: skip
     console.print(f"checkpoint: {path}; next: {opt.following('hawq export --target llvm', given)}", soft_wrap=True)
     if as_json:
         print_json({"scheme": bits.scheme, "methods": [found.name for found in methods], "checkpoint": str(path),
-                    "accuracy": {n: {"top1": a.top1, "top5": a.top5, "images": a.images}
-                                 for n, a in figures.items()}})  # fmt: skip
+                    "accuracy": figures})  # fmt: skip

@@ -48,9 +48,14 @@ def measure_session(
         budget: on how many images at most.
         enough: ends the measurement earlier.
         world: processes that share the batches; only the leader writes.
+
+    Raises:
+        UsageError: the metric cannot be measured on such data.
     """
     from hawq.sensitivity import ROUND, measure
+    from hawq.sensitivity.registry import check_task
 
+    check_task(sampling.metric, session.data.task)
     tensors = {name: tensor.to(budget.device) for name, tensor in session.graph.tensors.items()}
     graph = replace(session.graph, tensors=tensors)
     total = min(budget.images, len(session.data.train))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hawq.cli.console import print_table
+from hawq.evaluation import Accuracy
 from hawq.files import write_atomically, write_json
-from hawq.train.evaluate import Accuracy
 from hawq.train.report import Report
 
 __all__ = ["save_report"]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from hawq.data.preprocessing import Preprocessing
-from hawq.data.splits import Augment, Split
+from hawq.data.splits import Augment, Split, Targets
 from hawq.errors import UsageError
+from hawq.task import Task
 
 __all__ = ["ImageData"]
 
@@ -27,6 +28,7 @@ class ImageData:
         preprocessing: how pixels become the network's input.
         augment: how training images are varied.
         class_names: by label, None where the data set does not tell.
+        task: whether the images come with labels, masks or boxes.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ImageData:
     preprocessing: Preprocessing
     augment: Augment
     class_names: tuple[str, ...] | None = None
+    task: Task = Task.CLASSIFICATION
 
     def batches(
         self,
@@ -51,7 +54,7 @@ class ImageData:
         wanted: Callable[[int], bool] = lambda index: True,
         raw: bool = False,
         workers: int = 0,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Targets]]:
         """Yield batches that depend on nothing but the arguments.
 
         Args:
@@ -68,11 +71,11 @@ class ImageData:
             workers: threads that decode ahead.
 
         Yields:
-            Images, (n, 3, size, size), and labels, int64, (n,).
+            Images, (n, 3, size, size), and what they show.
 
         Raises:
             UsageError: an unknown split, or a number that is too small.
-            HawqError: an image cannot be decoded.
+            HawqError: a file cannot be decoded.
         """
         _check_request(split, batch_size, limit, workers)
         source = self.train if split == "train" else self.test
@@ -81,9 +84,9 @@ class ImageData:
         seeds = torch.randint(0, 2**62, (len(source),), generator=generator)
         kind = self.augment if augment else Augment.NONE
 
-        def load(indices: Tensor) -> tuple[Tensor, Tensor]:
+        def load(indices: Tensor) -> tuple[Tensor, Targets]:
             pixels = source.pixels(indices, kind, seeds[indices])
-            return pixels if raw else self.preprocessing.normalise(pixels), source.labels[indices]
+            return pixels if raw else self.preprocessing.normalise(pixels), source.targets(indices)
 
         found = order[:limit].split(batch_size) if limit != 0 else ()
         chunks = [chunk for index, chunk in enumerate(found) if index >= start and wanted(index)]
@@ -114,11 +117,11 @@ def _check_request(split: str, batch_size: int, limit: int | None, workers: int)
 
 
 def _ahead(
-    load: Callable[[Tensor], tuple[Tensor, Tensor]], chunks: list[Tensor], workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+    load: Callable[[Tensor], tuple[Tensor, Targets]], chunks: list[Tensor], workers: int
+) -> Iterator[tuple[Tensor, Targets]]:
     """Load in threads, at most two batches a worker ahead, and yield in order."""
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        pending: deque[Future[tuple[Tensor, Targets]]] = deque()
         for chunk in chunks:
             pending.append(pool.submit(load, chunk))
             if len(pending) > 2 * workers:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hawq.errors import HawqError, UsageError
 from hawq.images import FILTERS
+from hawq.task import Task
 
 __all__ = ["CROP_RATIO", "IMAGENET_MEAN", "IMAGENET_STD", "ModelSpec", "Preprocessing"]
 
@@ -19,13 +20,14 @@ CROP_RATIO = 0.875
 
 
 class ModelSpec(Protocol):
-    """What a network knows of its input; None where it knows nothing."""
+    """What is known of a network's input, and what it is for; None where nothing is."""
 
     size: int | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     interpolation: str | None
     crop_ratio: float | None
+    task: Task | None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def _recognise(path: Path) -> str:
     for folder, name in (("cifar-10-batches-py", "cifar10"), ("cifar-100-python", "cifar100")):
         if (path / folder).is_dir():
             return name
-    return "imagefolder"
+    return "voc" if (path / "JPEGImages").is_dir() else "imagefolder"
 
 
 def need_path(name: str, path: Path | None) -> Path:

@@ -11,10 +11,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from hawq.boxes import Objects
 from hawq.data.preprocessing import Preprocessing
 from hawq.images import fitted
 
-__all__ = ["Augment", "FileSplit", "MemorySplit", "Split", "pixel_split"]
+__all__ = ["IGNORED", "Augment", "FileSplit", "MemorySplit", "Split", "Targets", "as_pixels", "pixel_split"]
+
+IGNORED = 255
+"""Value of a mask's pixels that do not count: the rims of objects."""
+
+Targets = Tensor | list[Objects]
+"""What images show: labels, int64, (n,); or masks, int64, (n, size, size); or the objects of each."""
 
 
 class Augment(Enum):
@@ -31,9 +38,7 @@ class Augment(Enum):
 
 
 class Split(Protocol):
-    """Images and labels that can be indexed."""
-
-    labels: Tensor
+    """Images, and what they show, that can be indexed."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -45,6 +50,13 @@ class Split(Protocol):
             indices: int64, (n,).
             augment: how to vary them.
             seeds: int64, (n,), one for each image, so that the result depends on nothing else.
+        """
+
+    def targets(self, indices: Tensor) -> Targets:
+        """Return what the images show.
+
+        Args:
+            indices: int64, (n,).
         """
 
     def select(self, indices: Tensor) -> "Split":
@@ -76,6 +88,10 @@ class MemorySplit:
         count = torch.arange(len(images))[:, None, None, None]
         return padded[count, torch.arange(3)[None, :, None, None], rows, columns]
 
+    def targets(self, indices: Tensor) -> Tensor:
+        """Return the labels."""
+        return self.labels[indices]
+
     def select(self, indices: Tensor) -> "MemorySplit":
         """Return a split of these images only."""
         return MemorySplit(self.images[indices], self.labels[indices])
@@ -104,6 +120,10 @@ class FileSplit:
         """Return the images, cropped at random or in the centre."""
         return torch.stack([self._one(int(i), augment, int(s)) for i, s in zip(indices, seeds, strict=True)])
 
+    def targets(self, indices: Tensor) -> Tensor:
+        """Return the labels."""
+        return self.labels[indices]
+
     def in_memory(self) -> MemorySplit:
         """Decode every image once; for sets of small images."""
         indices = torch.arange(len(self))
@@ -121,8 +141,13 @@ class FileSplit:
             image = image.resize((size, size), self.preprocessing.filter, box=_random_box(image, generator))
         else:
             image = fitted(image, size, self.preprocessing.resize, self.preprocessing.interpolation)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        return pixels.flip(2) if augment is not Augment.NONE and generator.random() < 0.5 else pixels.contiguous()
+        pixels = as_pixels(image)
+        return pixels.flip(2) if augment is not Augment.NONE and generator.random() < 0.5 else pixels
+
+
+def as_pixels(image: Image.Image) -> Tensor:
+    """Return an RGB image as uint8, (3, height, width)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def _random_box(image: Image.Image, generator: np.random.Generator) -> tuple[float, float, float, float]:

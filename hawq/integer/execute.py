@@ -75,8 +75,9 @@ class ReferenceExecutor:
         return torch.cat([self._run(part, keep=False)[name] for part in torch.split(image, self._chunk)])
 
     def logits(self, image: Tensor) -> Tensor:
-        """Return float32 logits, (N, classes): one IEEE multiplication per integer logit."""
-        return self(image).float() * self.program.output_scale.to(self.device)
+        """Return float32 logits, (N, classes) or (N, classes, h, w): one IEEE multiplication per integer logit."""
+        logits = self(image).float()
+        return logits * self.program.output_scale.to(self.device).view(-1, *[1] * (logits.dim() - 2))
 
     def trace(self, image: Tensor) -> dict[str, Tensor]:
         """Return the codes of every tensor of the program, int32, by name, in execution order."""

@@ -31,7 +31,7 @@ class OneUnit(nn.Module):
         return run_float(graph, images)[graph.output]
 
 
-@register_metric("eigenvalue")
+@register_metric("eigenvalue", labels=True)
 class Eigenvalue:
     """Omega_i(b) = lambda_i * ||Q_b(W_i) - W_i||^2, lambda the largest eigenvalue of H_i (HAWQ-V1, 1905.03696)."""
 

@@ -22,7 +22,7 @@ _PROBES = 4
 """Random vectors for one batch; they share its gradient."""
 
 
-@register_metric("hutchinson")
+@register_metric("hutchinson", labels=True)
 class Hutchinson:
     """As `hessian`, with Tr(H_i) = E[v^T H_i v] over random signs v in place of the Gauss-Newton identity."""
 

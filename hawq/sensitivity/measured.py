@@ -72,7 +72,7 @@ class Divergence(_OneUnit):
         return F.kl_div(found, target, reduction="batchmean", log_target=True)
 
 
-@register_metric("loss")
+@register_metric("loss", labels=True)
 class Loss(_OneUnit):
     """Omega_i(b) = rise of the cross entropy when unit i has b bits."""
 

@@ -42,7 +42,7 @@ class Hessian:
         return _means(found.weights)
 
 
-@register_metric("fisher")
+@register_metric("fisher", labels=True)
 class Fisher:
     """As `hessian`, with the squared gradients of the images' own labels in place of the trace (empirical Fisher)."""
 

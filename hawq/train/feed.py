@@ -8,6 +8,7 @@ from torch import Tensor
 from hawq.data import ImageData
 from hawq.distributed import World
 from hawq.errors import UsageError
+from hawq.task import Task
 from hawq.train.batch import Batch
 from hawq.train.config import TrainConfig
 
@@ -34,6 +35,18 @@ class Feed:
     device: str = "cpu"
     workers: int = 0
     world: World = field(default_factory=World)
+
+    def __post_init__(self) -> None:
+        """Check that the images have labels.
+
+        Raises:
+            UsageError: they come with masks or boxes.
+        """
+        if self.data.task is not Task.CLASSIFICATION:
+            raise UsageError(
+                f"{self.data.name} is data for {self.data.task.value}, and training is for classification; quantize "
+                "such a network with `hawq ptq`"
+            )
 
     def check(self) -> None:
         """Check that every process gets as many pieces of a step.

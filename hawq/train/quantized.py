@@ -9,13 +9,13 @@ from typing import Any
 from hawq.checkpoint import read_checkpoint, write_checkpoint
 from hawq.data import ImageData
 from hawq.distributed import World
+from hawq.evaluation import Accuracy, accuracy
 from hawq.graph.ir import FloatGraph
 from hawq.qat.checkpoint import describe
 from hawq.qat.model import QuantizedModel
 from hawq.train.begin import Beginning, begin
 from hawq.train.config import TrainConfig
 from hawq.train.criterion import PLAIN, Criterion
-from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.features import FeatureWriter
 from hawq.train.feed import Feed
 from hawq.train.loggers import open_loggers

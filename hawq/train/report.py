@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
-from hawq.train.evaluate import Accuracy
+from hawq.evaluation import Accuracy
 
 __all__ = ["Report"]
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from hawq.errors import HawqError
+from hawq.evaluation import Accuracy, accuracy
 from hawq.train.average import Average
 from hawq.train.batch import Batch
 from hawq.train.compile import compiled
 from hawq.train.config import TrainConfig
 from hawq.train.criterion import PLAIN, Criterion
-from hawq.train.evaluate import Accuracy, accuracy
 from hawq.train.evaluation_steps import evaluation_steps
 from hawq.train.feed import Feed
 from hawq.train.groups import parameter_groups

@@ -7,7 +7,16 @@ from hawq.errors import UsageError
 
 
 def test_the_names_are_those_of_the_readers():
-    assert names() == ["cifar10", "cifar100", "digits", "imagefolder", "npz"]
+    assert names() == [
+        "cifar10",
+        "cifar100",
+        "digits",
+        "imagefolder",
+        "npz",
+        "voc",
+        "voc-detection",
+        "voc-segmentation",
+    ]
 
 
 def test_an_unknown_name_lists_the_names():

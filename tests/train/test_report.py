@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hawq.cli.train_report import save_report
-from hawq.train.evaluate import Accuracy
+from hawq.evaluation import Accuracy
 from hawq.train.report import Report
 
 

@@ -10,10 +10,10 @@ from test_training import Silent, linear, quantized, silent, tiny_data
 
 from hawq.checkpoint import read_checkpoint
 from hawq.errors import UsageError
+from hawq.evaluation import accuracy
 from hawq.quantizers import ActivationQuantizer
 from hawq.train.batch import Batch
 from hawq.train.config import TrainConfig
-from hawq.train.evaluate import accuracy
 from hawq.train.feed import Feed
 from hawq.train.mixup import Mixup
 from hawq.train.precision import Precision

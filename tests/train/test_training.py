@@ -12,13 +12,13 @@ from hawq.data.image_data import ImageData
 from hawq.data.preprocessing import Preprocessing
 from hawq.data.splits import Augment, MemorySplit
 from hawq.errors import HawqError, UsageError
+from hawq.evaluation import accuracy
 from hawq.graph.trace import trace
 from hawq.qat.checkpoint import load_quantized
 from hawq.quantizers import QuantOptions
 from hawq.schemes import uniform
 from hawq.train.begin import Beginning
 from hawq.train.config import TrainConfig
-from hawq.train.evaluate import accuracy
 from hawq.train.feed import Feed
 from hawq.train.quantized import QuantizedRun, train_quantized
 from hawq.train.schedules import Cosine

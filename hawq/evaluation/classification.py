@@ -29,6 +29,10 @@ class Accuracy:
     predictions: Tensor
     labels: Tensor
 
+    def figures(self) -> dict[str, float]:
+        """Return what was measured by name, percent."""
+        return {"top1": self.top1, "top5": self.top5}
+
     def agreement(self, other: "Accuracy") -> float:
         """Return the percent of images for which both predict the same class."""
         return 100 * int((self.predictions == other.predictions).sum()) / self.images
