@@ -6,6 +6,8 @@ import typer
 
 from hawq.cli import options as opt
 
+_LEARNED = "Learned rounding (adaround, brecq)"
+
 
 def ptq(
     arch: opt.ArchOption = opt.DEFAULT_ARCH,
@@ -29,6 +31,29 @@ def ptq(
     ] = "naive",
     images: Annotated[int, typer.Option("--images", min=1, help="Training images to calibrate with.")] = 256,
     batch_size: opt.BatchSizeOption = 32,
+    iterations: Annotated[
+        int,
+        typer.Option("--iterations", min=1, help="Steps for each unit or block.", rich_help_panel=_LEARNED),
+    ] = 500,
+    drop: Annotated[
+        float,
+        typer.Option(
+            "--drop",
+            min=0.0,
+            max=1.0,
+            help="Probability with which brecq leaves a value unquantized (QDrop).",
+            rich_help_panel=_LEARNED,
+        ),
+    ] = 0.5,
+    memory: Annotated[
+        float,
+        typer.Option(
+            "--memory",
+            min=0.0,
+            help="GiB of activations kept in memory; the rest goes to files of the run.",
+            rich_help_panel=_LEARNED,
+        ),
+    ] = 4.0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a trained checkpoint of the scheme, too.")
     ] = False,
@@ -83,7 +108,14 @@ def ptq(
                 tasks[what] = bars.add_task(what, total=total, status="")
             bars.update(tasks[what], completed=done, total=total, status=status)  # type: ignore[arg-type]
 
-        bench = Workbench.of(session.graph, bits, images=lambda: kept, settings=Settings(seed), progress=heard)
+        bench = Workbench.of(
+            session.graph,
+            bits,
+            images=lambda: kept,
+            settings=Settings(seed, iterations, drop, memory),
+            progress=heard,
+            folder=path.parent,
+        )
         model = bench.run(methods)
     save_quantized(path, model, [found.name for found in methods], overwrite=overwrite)
     for note in bench.notes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,9 +36,15 @@ class Settings:
 
     Attributes:
         seed: of every random choice.
+        iterations: of what is learned, for each unit or block.
+        drop: probability with which `brecq` leaves a value unquantized while it learns, 0..1.
+        memory: GiB for activations that are kept in memory; the rest lies in files.
     """
 
     seed: int = 0
+    iterations: int = 500
+    drop: float = 0.5
+    memory: float = 4.0
 
 
 @dataclass
@@ -54,6 +61,7 @@ class Workbench:
         images: to calibrate with; None: there are none.
         settings: numbers of the methods.
         progress: told how far a long method is.
+        folder: where long methods keep what they have done; None: nowhere.
         moments: of the units that had a batch norm, by unit.
         notes: sentences for the user.
     """
@@ -64,6 +72,7 @@ class Workbench:
     images: Images | None = None
     settings: Settings = field(default_factory=Settings)
     progress: Progress = silent
+    folder: Path | None = None
     moments: Mapping[str, Moments] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _model: QuantizedModel | None = None

@@ -15,6 +15,7 @@ from hawq.qat.lower import PixelScaling, lower
 from hawq.qat.plan import ActivationSpec, QuantPlan, plan
 from hawq.qat.unit import QuantizedUnit
 from hawq.quantizers import ActivationQuantizer, QuantOptions, WeightNorm, activation_quantizer, weight_quantizer
+from hawq.quantizers.lsq_plus import LsqPlusActivation
 from hawq.quantizers.weight import per_channel, weight_limit
 
 __all__ = ["QuantizedModel"]
@@ -106,14 +107,39 @@ class QuantizedModel(nn.Module):
         if module.norm is not None or int(codes.abs().max()) > weight_limit(bits):
             raise ValueError(f"{unit} has a batch norm, or codes beyond {bits} bits")
         module.weight.copy_(codes * per_channel(scale, codes))
-        named = self.bits.quantizers.get(unit, UnitQuantizers())._replace(weight="given")
-        self.bits = replace(self.bits, quantizers={**self.bits.quantizers, unit: named})
-        self.plan = plan(self.graph, self.bits, self.options)
+        self._name_quantizers([unit], weight="given")
         own = replace(self.options, weight_group=1, weight_norm=WeightNorm.NONE.value)
         quantizer = weight_quantizer("given")(bits, module.weight, own)
         quantizer.load_state_dict({"scales": scale})
         module.quantizer = quantizer.to(codes.device)
         self._evaluator = None
+
+    def give_range(self, tensor: str, scale: Tensor, lowest: Tensor) -> LsqPlusActivation:
+        """Replace the quantizer through which units read a tensor, a uniform one, by `lsq+` with a given range.
+
+        Args:
+            tensor: that units read.
+            scale: positive, float32, a scalar.
+            lowest: real value of the lowest code, float32, a scalar; 0 where the tensor is never negative.
+
+        Returns:
+            The quantizer, whose range can be learned.
+        """
+        domain = self.plan.domains[tensor]
+        self._name_quantizers(domain.readers, activation="lsq+")
+        key, held = _key(domain.root), self.read if _key(domain.root) in self.read else self.stored
+        quantizer = self._quantizer((self.plan.read if held is self.read else self.plan.stored)[domain.root])
+        assert isinstance(quantizer, LsqPlusActivation)
+        quantizer.begin_at(scale, lowest)
+        held[key] = quantizer.to(scale.device).train(self.training)
+        self._evaluator = None
+        return quantizer
+
+    def _name_quantizers(self, units: Iterable[str], **names: str) -> None:
+        named = dict(self.bits.quantizers)
+        named.update({unit: named.get(unit, UnitQuantizers())._replace(**names) for unit in units})
+        self.bits = replace(self.bits, quantizers=named)
+        self.plan = plan(self.graph, self.bits, self.options)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:
@@ -168,11 +194,13 @@ class QuantizedModel(nn.Module):
             reads: what units read, by tensor; gets what this one reads.
             fix_bn: fold the running statistics of batch norms.
         """
-        value = self._compute(node, image, values, reads, fix_bn)
-        quantizer = self.stored_quantizer(node.name)
-        if quantizer is not None and self.plan.domains[node.name].root == node.name:
-            value = quantizer(value)
-        values[node.name] = value
+        values[node.name] = self.keep(node.name, self.compute(node, image, values, reads, fix_bn))
+
+    def keep(self, tensor: str, value: Tensor) -> Tensor:
+        """Return a computed tensor in the codes it is kept in, fake-quantized."""
+        quantizer = self.stored_quantizer(tensor)
+        at_root = self.plan.domains[tensor].root == tensor
+        return value if quantizer is None or not at_root else quantizer(value)  # type: ignore[no-any-return]
 
     def reading(self, source: str, values: dict[str, Tensor], reads: dict[str, Tensor]) -> Tensor:
         """Return a tensor as units read it; one that is kept in 16 bits is quantized once for all of them."""
@@ -182,9 +210,10 @@ class QuantizedModel(nn.Module):
             reads[source] = values[source] if stored else quantizer(values[source])
         return reads[source]
 
-    def _compute(
+    def compute(
         self, node: ir.Node, image: Tensor, values: dict[str, Tensor], reads: dict[str, Tensor], fix_bn: bool = True
     ) -> Tensor:
+        """Return what `advance` adds to the values, before it is quantized."""
         match node.op:
             case ir.Input():
                 return image

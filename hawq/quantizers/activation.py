@@ -129,6 +129,11 @@ class UniformActivation(ActivationQuantizer):
         """Return the scale."""
         return self.scale_and_zero_point()[0]
 
+    def lowest(self) -> Tensor:
+        """Return the real value of the lowest code, float32, a scalar."""
+        scale, zero_point = self.scale_and_zero_point()
+        return scale * (self.grid.codes(self.bits)[0] - zero_point)
+
     def quantize(self, value: Tensor) -> Tensor:
         """Return the fake-quantized value; the gradient passes rounding and clipping unchanged."""
         return fake_quantize(value, *self.scale_and_zero_point(), *self.grid.codes(self.bits))

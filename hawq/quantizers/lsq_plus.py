@@ -37,6 +37,14 @@ class LsqPlusActivation(LsqActivation):
         if self.offset is not None:
             self._average(self.offset, low.clamp(max=0))
 
+    @torch.no_grad()
+    def begin_at(self, scale: Tensor, lowest: Tensor) -> None:
+        """Take a scale and the real value of the lowest code, scalars, instead of a calibration."""
+        self.step_size.copy_(scale)
+        if self.offset is not None:
+            self.offset.copy_(lowest)
+        self.seen.clamp_(min=1)
+
     def quantize(self, value: Tensor) -> Tensor:
         """Return the fake-quantized value; both gradients are scaled as `step_gradient` says."""
         if self.offset is None:

@@ -2,23 +2,16 @@
 
 import pytest
 import torch
-from networks import NETWORKS, SIZE, build, images
-from schemes import SCHEMES
+from benches import bench
+from networks import NETWORKS, images
 
 from hawq.checkpoint import write_checkpoint
 from hawq.errors import HawqError, UsageError
 from hawq.graph.interpret import run_float
-from hawq.graph.trace import trace
-from hawq.ptq import METHODS, PRESETS, Stage, Workbench, parse_methods
+from hawq.ptq import METHODS, PRESETS, Stage, parse_methods
 from hawq.ptq.checkpoint import save_quantized
 from hawq.qat.checkpoint import load_quantized
 from hawq.quantizers.weight import weight_scale
-
-
-def bench(name="Residual", scheme="uniform4", **others):
-    graph = trace(build(name), (3, SIZE, SIZE))
-    data = {"images": lambda: [images(8, seed) for seed in (1, 2)]} | others
-    return Workbench.of(graph, SCHEMES[scheme](graph), **data), graph
 
 
 @pytest.mark.parametrize("name", NETWORKS)

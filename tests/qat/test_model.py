@@ -52,7 +52,7 @@ def test_each_training_op_lands_on_the_code_of_its_integer_op(name, scheme, asym
         op = next(op for op in program.ops if op.name == node.name)
         values = {source: real[actual] for source, actual in zip(node.inputs, op.inputs, strict=True)}
         with torch.no_grad():
-            value = model._compute(node, images(4), values, dict(values))
+            value = model.compute(node, images(4), values, dict(values))
         scale, zero_point = quantizer.scale_and_zero_point()
         steps = (value / scale + zero_point).clamp(*code_range(quantizer.bits, quantizer.grid.signed))
         distance = (steps - codes[node.name]).abs().max()

@@ -90,7 +90,7 @@ def test_each_training_op_lands_on_the_code_of_its_integer_op(net, name):
         op = ops[f"{node.name}.acc"] if f"{node.name}.acc" in ops else ops[node.name]
         values = {source: real[actual] for source, actual in zip(node.inputs, op.inputs, strict=True)}
         with torch.no_grad():
-            value = model._compute(node, images(4), values, dict(values))
+            value = model.compute(node, images(4), values, dict(values))
         if model.plan.domains[node.name].root != node.name and not quantizer.uniform:
             assert isinstance(node.op, ir.MaxPool2d | ir.Flatten), node.name  # codes move as they are
             assert value.equal(codes[node.name] * quantizer.step()), node.name

@@ -2,8 +2,10 @@
 
 from hawq.ptq.methods import (  # noqa: F401  # they register themselves
     absorb,
+    adaround,
     bias_correction,
     bias_correction_data,
+    brecq,
     clip_weights,
     equalize,
     rules,

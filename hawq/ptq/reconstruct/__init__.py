@@ -1,0 +1,1 @@
+"""Learn how weights round, and where activations clip, so that a part of the network puts out what it did in float."""
