@@ -51,6 +51,7 @@ METHODS: dict[str, Method] = {}
 
 PRESETS: dict[str, tuple[str, ...]] = {
     "naive": ("minmax",),
+    "learned": ("mse", "brecq"),
     "dfq": ("limits", "equalize", "absorb", "bias-correction"),
 }
 """Methods that are used together, by a name that `--method` takes as well."""

@@ -200,7 +200,7 @@ class QuantizedModel(nn.Module):
         """Return a computed tensor in the codes it is kept in, fake-quantized."""
         quantizer = self.stored_quantizer(tensor)
         at_root = self.plan.domains[tensor].root == tensor
-        return value if quantizer is None or not at_root else quantizer(value)  # type: ignore[no-any-return]
+        return value if quantizer is None or not at_root else quantizer(value)
 
     def reading(self, source: str, values: dict[str, Tensor], reads: dict[str, Tensor]) -> Tensor:
         """Return a tensor as units read it; one that is kept in 16 bits is quantized once for all of them."""

@@ -52,9 +52,9 @@ class Reconstruction:
     drop: float
     ranges: bool
     batch: int = 16
-    rounding_rate: float = 0.01
+    rounding_rate: float = 0.1
     range_rate: float = 0.001
-    regularizer: float = 0.01
+    regularizer: float = 4.0
     warmup: float = 0.2
     powers: tuple[float, float] = (20.0, 2.0)
 

@@ -55,7 +55,9 @@ def reconstruct(bench: Workbench, name: str, blocks: Sequence[Block], how: Recon
 
                 def heard(iteration: int, error: float, block: Block = block, before: int = done) -> None:
                     if iteration % _HEARD_EVERY == 0:
-                        bench.progress(name, before + iteration, total, f"{block.output}: error {error:.2f} of nearest rounding")
+                        bench.progress(
+                            name, before + iteration, total, f"{block.output}: error {error:.2f} of nearest rounding"
+                        )
 
                 seed = bench.settings.seed * len(blocks) + index
                 learn(model, block, each, quantized.values, floats.values, how, seed, heard)

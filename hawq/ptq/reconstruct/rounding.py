@@ -63,4 +63,4 @@ class LearnedRounding(WeightQuantizer):
 
     def quantize(self, rows: Tensor) -> Tensor:
         """Return the rows, (O, n), between their neighbours."""
-        return self(rows.view(self._below.shape)).flatten(1)
+        return self.forward(rows.view(self._below.shape)).flatten(1)

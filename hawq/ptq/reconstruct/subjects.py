@@ -57,7 +57,7 @@ def _roots(model: QuantizedModel, block: Block) -> list[str]:
 @torch.no_grad()
 def found(model: QuantizedModel, subjects: Subjects) -> dict[str, Tensor]:
     """Return what subjects have become, as `give` takes it."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for unit in subjects.units:
         module = model.unit(unit)
         codes, scale = module.quantizer.codes(module.weight)

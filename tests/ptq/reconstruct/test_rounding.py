@@ -35,7 +35,7 @@ def test_codes_stay_within_their_limit():
     weight, _, rounding = made(shrink=0.3, limit=5)
     assert rounding.rounded().abs().max() == 5
     scaled = rounding(weight) / per_channel(rounding.scales, weight)
-    assert float(scaled.abs().max()) <= 5 + 1e-5
+    assert float(scaled.detach().abs().max()) <= 5 + 1e-5  # a division that a product came from
 
 
 def test_indecision_is_what_its_formula_says_and_vanishes_once_decided():
