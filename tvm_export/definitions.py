@@ -15,6 +15,7 @@ from tvm_export.expressions import (
     Definition,
     Geometry,
     Site,
+    byte_table,
     constant,
     definition,
     distance,
@@ -134,6 +135,28 @@ def _add(op: o.Add, site: Site, values: Sequence[Code]) -> tuple[Constants, Code
         return requantized(op, products, s[0], site.constants["shift"], max(bits for _, bits in terms))
 
     return tuple(constants), code
+
+
+@pointwise(o.Mul)
+def _mul(op: o.Mul, site: Site, values: Sequence[Code]) -> tuple[Constants, Code]:
+    constants = [constant(site.constants[name], name) for name in ("multiplier", "shift")]
+    m, s = (tensor for tensor, _ in constants)
+    per_channel = site.inputs[1].chw[1:] == (1, 1)
+
+    def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+        first, bits = distance(values[0](n, h, w, c), site.inputs[0].type)
+        pixel = (0, 0) if per_channel else (h, w)
+        second, more = distance(values[1](n, *pixel, c), site.inputs[1].type)
+        return requantized(op, [(first * second, m[0])], s[0], site.constants["shift"], bits + more)
+
+    return tuple(constants), code
+
+
+@pointwise(o.Table)
+def _table(op: o.Table, site: Site, values: Sequence[Code]) -> tuple[Constants, Code]:
+    constants = [constant(byte_table(site), "table")]
+    ((table, _),) = constants
+    return tuple(constants), lambda n, h, w, c: table[tirx.bitwise_and(values[0](n, h, w, c), 255)]
 
 
 @definition(o.Concat)

@@ -30,6 +30,7 @@ __all__ = [
     "Definition",
     "Geometry",
     "Site",
+    "byte_table",
     "constant",
     "definition",
     "distance",
@@ -237,6 +238,14 @@ def constant(array: np.ndarray, name: str) -> tuple[te.Tensor, np.ndarray]:
     """Return a constant as an argument of a kernel, with its value."""
     array = np.ascontiguousarray(array)
     return te.placeholder(array.shape, str(array.dtype), name=name), array
+
+
+def byte_table(site: Site) -> np.ndarray:
+    """Return the table of a Table for every byte that may be stored: an index x & 255 needs no check."""
+    lowest, highest = site.inputs[0].type.range
+    table = np.zeros(256, np.int32)
+    table[np.arange(lowest, highest + 1) & 255] = site.constants["table"]
+    return table
 
 
 def inside(size: tuple[int, int], h: Expr, w: Expr) -> Expr:

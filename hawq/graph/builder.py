@@ -50,7 +50,8 @@ _HANDLERS: dict[Any, Handler] = {}
 
 
 def canonical(*targets: Callable[..., Any] | str) -> Callable[[Handler], Handler]:
-    """Register the canonical form of torch functions (callables) and tensor methods (names)."""
+    """Register the canonical form of torch functions (callables), tensor methods (names), and functions of libraries
+    that need not be imported (dotted paths)."""  # noqa: D205, D209
 
     def register(handler: Handler) -> Handler:
         for target in targets:
@@ -124,6 +125,10 @@ class Builder:
             self.site = here
         return self._flat[node.name]
 
+    def squeezed(self, value: Ref) -> Ref:
+        """Return a map of one pixel, (N, C, 1, 1), in the shape of the node that holds it, (C, 1, 1) or (C,)."""
+        return replace(value, shape=(value.shape[0], *self._nodes[value.node].shape))
+
     def shape(self, value: Any) -> tuple[int, ...]:
         """Return the shape of an activation, without the batch."""
         return self._nodes[self.read(value)].shape
@@ -193,7 +198,7 @@ class Builder:
         return self.read(value)
 
     def _translate(self, call: fx.Node) -> Any:
-        handler = _HANDLERS.get(call.target)
+        handler = _HANDLERS.get(call.target) or _HANDLERS.get(_path(call.target))
         if handler is None:
             self.fail(
                 f"this op is not supported; supported are {', '.join(supported())}. "
@@ -230,6 +235,10 @@ class Builder:
 def unit_name(parameter: str) -> str:
     """Return the unit a weight belongs to: its name without `.weight`."""
     return parameter.removesuffix(".weight")
+
+
+def _path(target: Any) -> str:
+    return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
 
 
 def _is_inplace(target: Any) -> bool:

@@ -54,8 +54,13 @@ def average_pool(value: Tensor, op: ir.AvgPool2d) -> Tensor:
     return total / torch.tensor(op.counts, dtype=value.dtype, device=value.device)
 
 
+def _over_map(factor: Tensor, value: Tensor) -> Tensor:
+    """Return one number a channel, (N, C), so that it multiplies a map (N, C, H, W)."""
+    return factor.view(*factor.shape, *[1] * (value.dim() - factor.dim()))
+
+
 def pointwise(op: ir.Op, inputs: Sequence[Tensor]) -> Tensor:
-    """Compute any op that has no weights: Add, Relu, Concat, MaxPool2d, AvgPool2d, Flatten.
+    """Compute any op that has no weights: Add, Mul, Unary, Relu, Concat, MaxPool2d, AvgPool2d, Flatten.
 
     Raises:
         TypeError: the op has weights, or is the input.
@@ -63,6 +68,10 @@ def pointwise(op: ir.Op, inputs: Sequence[Tensor]) -> Tensor:
     match op:
         case ir.Add():
             return clamp(inputs[0] + inputs[1], op.clamp)
+        case ir.Mul():
+            return clamp(inputs[0] * _over_map(inputs[1], inputs[0]), op.clamp)
+        case ir.Unary():
+            return op.curve(inputs[0])
         case ir.Relu():
             return clamp(inputs[0], op.clamp)
         case ir.Concat():

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
-from hawq.graph.ir import Add, Concat, Conv2d, FloatGraph, Linear, Node, Norm, Op, Relu
+from hawq.graph.ir import Add, Concat, Conv2d, FloatGraph, Linear, Mul, Node, Norm, Op, Relu
 
 __all__ = ["drop_dead", "flatten_concats", "fuse"]
 
@@ -60,6 +60,6 @@ def _fused(before: Op, op: Op) -> Op | None:
     """Return `before` with `op` inside it, or None."""
     if isinstance(op, Norm) and isinstance(before, Conv2d | Linear) and before.norm is None and before.clamp is None:
         return replace(before, norm=op.norm, clamp=op.clamp)
-    if isinstance(op, Relu) and isinstance(before, Conv2d | Linear | Add | Norm) and before.clamp is None:
+    if isinstance(op, Relu) and isinstance(before, Conv2d | Linear | Add | Mul | Norm) and before.clamp is None:
         return replace(before, clamp=op.clamp)
     return None

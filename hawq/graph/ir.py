@@ -10,6 +10,7 @@ from math import prod
 
 from torch import Tensor
 
+from hawq.graph.curves import Curve
 from hawq.integer.geometry import Padding, Pair
 
 __all__ = [
@@ -24,10 +25,12 @@ __all__ = [
     "Input",
     "Linear",
     "MaxPool2d",
+    "Mul",
     "Node",
     "Norm",
     "Op",
     "Relu",
+    "Unary",
 ]
 
 
@@ -113,6 +116,23 @@ class Add(Op):
     """Sum of two tensors of equal shape, then `clamp`."""
 
     clamp: Clamp | None = None
+
+
+@dataclass(frozen=True)
+class Mul(Op):
+    """Product of two tensors of equal shape, or of (C, H, W) and one number a channel, (C, 1, 1) or (C,); then `clamp`.
+
+    Squeeze-and-excitation (arXiv 1709.01507) scales channels by it.
+    """
+
+    clamp: Clamp | None = None
+
+
+@dataclass(frozen=True)
+class Unary(Op):
+    """A smooth activation function of every number."""
+
+    curve: Curve
 
 
 @dataclass(frozen=True)

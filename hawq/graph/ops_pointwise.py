@@ -85,6 +85,12 @@ def dropout(b: Builder, input: Ref, p: float = 0.5, training: bool = True, inpla
     return input
 
 
+@canonical("torchvision.ops.stochastic_depth.stochastic_depth")
+def stochastic_depth(b: Builder, input: Ref, p: float, mode: str, training: bool = True) -> Ref:
+    """Remove the dropping of whole branches, which does nothing in evaluation."""
+    return dropout(b, input, p, training)
+
+
 @canonical("contiguous", "detach", torch.detach)
 def contiguous(b: Builder, input: Ref, memory_format: Any = None) -> Ref:
     """Remove what only concerns memory or gradients."""

@@ -7,7 +7,7 @@ a concatenation's inputs must have its scale, so a tensor that only a concatenat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hawq.graph.ir import Add, Concat, Conv2d, Flatten, FloatGraph, Input, Linear, MaxPool2d, Node, Norm
+from hawq.graph.ir import Add, Concat, Conv2d, Flatten, FloatGraph, Input, Linear, MaxPool2d, Mul, Node, Norm, Unary
 from hawq.graph.signs import non_negative
 
 __all__ = ["Domain", "find_domains", "pinned_units", "tie_groups"]
@@ -22,6 +22,7 @@ class Domain:
             (the last one), or else the tensor that is neither max-pooled nor flattened from another of the domain.
         members: names of all tensors of the domain, in graph order.
         readers: names of the units that read a member, in graph order. They share activation bits.
+        narrow: whether a Unary, or a Mul as its second factor, reads a member: at most 8 bits of it, as units do.
         stream: whether it is kept in 16-bit codes: an Add makes it, an Add or a Norm reads a member, or it is the
             network's output and no accumulator.
         signed: whether it may hold negative values.
@@ -33,6 +34,7 @@ class Domain:
     root: str
     members: tuple[str, ...]
     readers: tuple[str, ...]
+    narrow: bool
     stream: bool
     signed: bool
     is_input: bool
@@ -53,6 +55,7 @@ def find_domains(graph: FloatGraph) -> dict[str, Domain]:
             root=root,
             members=tuple(members),
             readers=readers,
+            narrow=any(_reads_narrow(node, inside) for node in outside),
             stream=isinstance(graph.nodes[root].op, Add)
             or any(isinstance(node.op, Add | Norm) for node in outside)
             or (is_output and not accumulator),
@@ -118,6 +121,12 @@ def _only_joined(graph: FloatGraph, members: list[str], concat: Node) -> bool:
 def _readers(graph: FloatGraph, names: Iterable[str]) -> list[Node]:
     wanted = set(names)
     return [node for node in graph.nodes.values() if wanted.intersection(node.inputs)]
+
+
+def _reads_narrow(node: Node, members: set[str]) -> bool:
+    return (isinstance(node.op, Unary) and node.inputs[0] in members) or (
+        isinstance(node.op, Mul) and node.inputs[1] in members
+    )
 
 
 def _is_accumulator(graph: FloatGraph, root: str, members: list[str]) -> bool:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+import hawq.graph.ops_curves
 import hawq.graph.ops_pointwise
 import hawq.graph.ops_shape
 import hawq.graph.ops_units

@@ -214,6 +214,20 @@ def _add(op: o.Add, inputs: Sequence[Tensor], types: Sequence[o.TensorType], con
     return (total + op.out.zero_point).clamp(op.lo, op.hi).int()
 
 
+@_kernel(o.Mul)
+def _mul(op: o.Mul, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> Tensor:
+    a, b = (x - kind.zero_point for x, kind in zip(inputs, types, strict=True))
+    product = a * b.view(*b.shape, *[1] * (a.dim() - b.dim()))
+    return requantize(product, constants["multiplier"], constants["shift"], op.out.zero_point, op.lo, op.hi)
+
+
+@_kernel(o.Table)
+def _table(
+    op: o.Table, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    return constants["table"][(inputs[0] - types[0].range[0]).long()]
+
+
 @_kernel(o.Concat)
 def _concat(
     op: o.Concat, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]

@@ -21,16 +21,19 @@ __all__ = [
     "Limit",
     "Linear",
     "MaxPool2d",
+    "Mul",
     "Op",
     "PixelInput",
     "QuantizeInput",
     "Requantize",
+    "Table",
     "TensorType",
     "Threshold",
 ]
 
 ACCUMULATOR_BITS = 32
 STREAM_BITS = 16
+NARROW_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,30 @@ class Add(_Clamped):
 
     constants: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
     arity: ClassVar[int | None] = 2
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Mul(_Clamped):
+    """Multiply (C, H, W) or (F,) by a tensor of the same shape, or by one code a channel, (C, 1, 1) or (C,).
+
+    y = clamp((((a - za) * (b - zb) * m + 2^(s-1)) >> s) + zy, lo, hi); a has at most 16 bits, b at most 8, so that
+    their product is an int32. Constants: multiplier, shift int32 (1,).
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
+    arity: ClassVar[int | None] = 2
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Table(Op):
+    """Look every code up: y = table[x - lowest code of x], x of at most 8 bits; any function of one number.
+
+    Constants: table int32 (2^b,), codes of the output by the code of the input, lowest first.
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ("table",)
 
 
 @_register

@@ -14,7 +14,7 @@ __all__ = ["validate"]
 
 _DTYPES = {
     "weight": torch.int8, "bias": torch.int32, "shift": torch.int32, "multiplier": torch.int32,
-    "threshold": torch.int32, "level": torch.int32, "limit": torch.int32,
+    "threshold": torch.int32, "level": torch.int32, "limit": torch.int32, "table": torch.int32,
 }  # fmt: skip
 _PIXEL_DTYPES = {"multiplier": torch.int64, "offset": torch.int64, "shift": torch.int32}
 
@@ -186,6 +186,29 @@ def _add(op: o.Add, inputs: Sequence[o.TensorType], constants: Mapping[str, Tens
     _check_shape(tuple(constants["multiplier"].shape), (2,), "multiplier")
     _check_shape(tuple(constants["shift"].shape), (1,), "shift")
     _check(bool((constants["multiplier"] >= 0).all()), "a multiplier is negative")
+
+
+@_rule(o.Mul)
+def _mul(op: o.Mul, inputs: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> None:
+    first, second = inputs
+    _check_shape(first.shape, op.out.shape, "first factor")
+    channels = first.shape[0]
+    allowed = (first.shape, (channels, 1, 1), (channels,))
+    _check(second.shape in allowed, f"second factor has shape {second.shape}, allowed are {allowed}")
+    widths = f"factors have {first.bits} and {second.bits} bits"
+    _check(first.bits <= o.STREAM_BITS and second.bits <= o.NARROW_BITS,
+           f"{widths}, allowed are at most {o.STREAM_BITS} and {o.NARROW_BITS}")  # fmt: skip
+    _check_dyadic(constants, (1,))
+
+
+@_rule(o.Table)
+def _table(op: o.Table, inputs: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> None:
+    (source,), table = inputs, constants["table"]
+    _check_shape(op.out.shape, source.shape, "output")
+    _check(source.bits <= o.NARROW_BITS, f"looks up codes of {source.bits} bits, allowed are at most {o.NARROW_BITS}")
+    _check_shape(tuple(table.shape), (1 << source.bits,), "table")
+    (lo, hi), (low, high) = op.out.range, table.aminmax()
+    _check(lo <= int(low) and int(high) <= hi, f"entries {int(low)}..{int(high)} are outside its codes {lo}..{hi}")
 
 
 def _check_same_codes(source: o.TensorType, out: o.TensorType) -> None:

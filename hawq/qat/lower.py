@@ -15,6 +15,7 @@ from hawq.integer import ops as o
 from hawq.integer.arithmetic import code_range, dyadic, dyadic_shared
 from hawq.integer.ops import ACCUMULATOR_BITS, TensorType
 from hawq.integer.program import IntegerProgram
+from hawq.qat.tables import tabulate
 from hawq.qat.thresholds import accumulator_thresholds, code_thresholds
 from hawq.quantizers.threshold import ThresholdActivation
 
@@ -181,8 +182,8 @@ def _unit(lowering: _Lowering, node: ir.Node, make: Callable[..., o.Op], source:
         lowering.emit(o.Limit(name=node.name, inputs=(name,), out=out), limit=highest)
 
 
-def _unit_input(lowering: _Lowering, node: ir.Node) -> str:
-    source = node.inputs[0]
+def _narrow(lowering: _Lowering, source: str) -> str:
+    """Return the tensor that units, tables and second factors read in place of `source`."""
     return lowering.requantized(source, f"{source}.read", lowering.model.input_quantizer(source))
 
 
@@ -190,12 +191,12 @@ def _unit_input(lowering: _Lowering, node: ir.Node) -> str:
 def _conv2d(lowering: _Lowering, node: ir.Node, op: ir.Conv2d) -> None:
     fill = lowering.model.input_quantizer(node.inputs[0]).fill() if any(op.padding) else 0
     geometry = {"stride": op.stride, "padding": op.padding, "dilation": op.dilation, "groups": op.groups, "fill": fill}
-    _unit(lowering, node, o.Conv2d, _unit_input(lowering, node), **geometry)
+    _unit(lowering, node, o.Conv2d, _narrow(lowering, node.inputs[0]), **geometry)
 
 
 @_rule(ir.Linear)
 def _linear(lowering: _Lowering, node: ir.Node, op: ir.Linear) -> None:
-    _unit(lowering, node, o.Linear, _unit_input(lowering, node))
+    _unit(lowering, node, o.Linear, _narrow(lowering, node.inputs[0]))
 
 
 @_rule(ir.Norm)
@@ -211,6 +212,23 @@ def _add(lowering: _Lowering, node: ir.Node, op: ir.Add) -> None:
     multiplier, shift = dyadic_shared(ratios)
     add = o.Add(name=node.name, inputs=node.inputs, out=out, **_code_limits(out, op.clamp))
     lowering.emit(add, multiplier=multiplier.int(), shift=shift.int())
+
+
+@_rule(ir.Mul)
+def _mul(lowering: _Lowering, node: ir.Node, op: ir.Mul) -> None:
+    out, inputs = lowering.out_type(node), (node.inputs[0], _narrow(lowering, node.inputs[1]))
+    first, second = (torch.tensor([lowering.types[name].scale], dtype=torch.float64) for name in inputs)
+    multiplier, shift = dyadic(first * second / out.scale)
+    mul = o.Mul(name=node.name, inputs=inputs, out=out, **_code_limits(out, op.clamp))
+    lowering.emit(mul, multiplier=multiplier.int(), shift=shift.int())
+
+
+@_rule(ir.Unary)
+def _unary(lowering: _Lowering, node: ir.Node, op: ir.Unary) -> None:
+    source, quantizer = _narrow(lowering, node.inputs[0]), lowering.model.stored_quantizer(node.name)
+    assert quantizer is not None  # only units end in accumulators
+    table = tabulate(op.curve, lowering.types[source], quantizer)
+    lowering.emit(o.Table(name=node.name, inputs=(source,), out=lowering.out_type(node)), table=table)
 
 
 @_rule(ir.Relu)

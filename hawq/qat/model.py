@@ -63,7 +63,7 @@ class QuantizedModel(nn.Module):
         return self.stored[_key(self.plan.domains[tensor].root)]  # type: ignore[return-value]
 
     def input_quantizer(self, tensor: str) -> ActivationQuantizer:
-        """Return the quantizer of the codes in which a unit reads a tensor."""
+        """Return the quantizer of the codes in which units, tables and second factors read a tensor."""
         root = _key(self.plan.domains[tensor].root)
         return self.read[root] if root in self.read else self.stored[root]  # type: ignore[return-value]
 
@@ -191,7 +191,7 @@ class QuantizedModel(nn.Module):
             node: whose inputs are computed.
             image: float32, (N, C, H, W).
             values: tensors by name; gets the node's.
-            reads: what units read, by tensor; gets what this one reads.
+            reads: what narrow readers see, by tensor; gets what this one reads.
             fix_bn: fold the running statistics of batch norms.
         """
         values[node.name] = self.keep(node.name, self.compute(node, image, values, reads, fix_bn))
@@ -203,7 +203,7 @@ class QuantizedModel(nn.Module):
         return value if quantizer is None or not at_root else quantizer(value)
 
     def reading(self, source: str, values: dict[str, Tensor], reads: dict[str, Tensor]) -> Tensor:
-        """Return a tensor as units read it; one that is kept in 16 bits is quantized once for all of them."""
+        """Return a tensor as its narrow readers see it; one kept in 16 bits is quantized once for all of them."""
         if source not in reads:
             quantizer = self.input_quantizer(source)
             stored = self.stored_quantizer(source) is quantizer
@@ -225,6 +225,11 @@ class QuantizedModel(nn.Module):
                 source = node.inputs[0]
                 quantizer = self.stored[_key(self.plan.domains[source].root)]
                 return self.unit(node.name)(values[source], quantizer, fix_bn)
+            case ir.Unary() as op:
+                return pointwise(op, [self.reading(node.inputs[0], values, reads)])
+            case ir.Mul() as op:
+                first, second = node.inputs
+                return pointwise(op, [values[first], self.reading(second, values, reads)])
             case op:
                 return pointwise(op, [values[name] for name in node.inputs])
 

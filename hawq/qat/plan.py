@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hawq.bitconfig import BitConfig, UnitQuantizers
 from hawq.errors import HawqError, UsageError
-from hawq.graph.ir import Conv2d, FloatGraph, Linear, Norm
+from hawq.graph.ir import Conv2d, FloatGraph, Linear, Norm, Unary
 from hawq.graph.structure import Domain, find_domains, pinned_units
 from hawq.integer.ops import STREAM_BITS
 from hawq.quantizers import ActivationGrid, QuantOptions, WeightNorm, activation_quantizer, weight_quantizer
@@ -43,7 +43,8 @@ class QuantPlan:
     Attributes:
         domains: tensor name -> the domain whose quantizer it shares.
         stored: domain root -> quantizer of the codes that are kept; none for logits that stay accumulators.
-        read: domain root -> quantizer through which units read a tensor that is kept in 16 bits.
+        read: domain root -> quantizer through which units, tables and second factors read a tensor that is kept in
+            16 bits.
         weights: unit or lone batch norm -> quantizer of its weights.
     """
 
@@ -79,7 +80,7 @@ def plan(graph: FloatGraph, bits: BitConfig, options: QuantOptions) -> QuantPlan
             spec = ActivationSpec(choice.shared_bits(domain), grid, choice.shared_quantizer(domain))
         if domain.stream or not _produced_in_codes(graph, domain, spec):
             stored[domain.root] = ActivationSpec(STREAM_BITS, grid)
-            if domain.readers:
+            if domain.readers or domain.narrow:
                 read[domain.root] = spec
         else:
             stored[domain.root] = spec
@@ -91,9 +92,9 @@ def _weighted(graph: FloatGraph) -> list[str]:
 
 
 def _produced_in_codes(graph: FloatGraph, domain: Domain, spec: ActivationSpec) -> bool:
-    """Tell whether the op at the root can put out the codes: any can with equal steps, only units with others."""
+    """Tell whether the op at the root can put out the codes: any can with equal steps, units and tables with others."""
     uniform = activation_quantizer(spec.quantizer).uniform
-    return uniform or isinstance(graph.nodes[domain.root].op, Conv2d | Linear)
+    return uniform or isinstance(graph.nodes[domain.root].op, Conv2d | Linear | Unary)
 
 
 class _Choice:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from tracing import Run
 
-from hawq.graph.ir import Add, Clamp, Conv2d, Flatten, FloatGraph, Input, Node
+from hawq.graph.curves import Curve
+from hawq.graph.ir import Add, Clamp, Conv2d, Flatten, FloatGraph, Input, Mul, Node, Unary
 from hawq.graph.signs import non_negative
 from hawq.graph.structure import find_domains, pinned_units, tie_groups
 from hawq.graph.trace import trace
@@ -138,6 +139,18 @@ def test_lone_norms_make_streams():
     assert not domains["bn"].stream
 
 
+def test_tables_and_second_factors_read_few_bits():
+    def call(m, x):
+        y = m.a(x) + m.b(x)
+        return m.c(y * torch.sigmoid(y))
+
+    domains = find_domains(graph_of(call, a=conv(), b=conv(), c=conv()))
+    assert (domains["add"].stream, domains["add"].narrow) == (True, True)
+    assert (domains["sigmoid"].stream, domains["sigmoid"].narrow) == (False, True)
+    assert not domains["sigmoid"].signed
+    assert (domains["mul"].stream, domains["mul"].narrow) == (False, False)
+
+
 LAST = {
     "linear": (lambda m, x: m.fc(x.flatten(1)), "fc", True),
     "flattened convolution": (lambda m, x: F.conv2d(x, m.a.weight).flatten(1), "a", True),
@@ -187,6 +200,12 @@ def test_signs_follow_clamps_sums_pools_and_joins():
         node("mixed_relu", Add(relu), "positive", "free"),
         node("flat", Flatten(), "sum"),
         node("flat_mixed", Flatten(), "mixed"),
+        node("gate", Unary(Curve.SIGMOID), "free"),
+        node("curved", Unary(Curve.HARD_SWISH), "free"),
+        node("curved_positive", Unary(Curve.HARD_SWISH), "positive"),
+        node("gated", Mul(), "positive", "gate"),
+        node("gated_free", Mul(), "free", "gate"),
     ]
     graph = FloatGraph({n.name: n for n in nodes}, "flat", {})
-    assert non_negative(graph) == {"positive", "six", "sum", "mixed_relu", "flat"}
+    assert non_negative(graph) == {
+        "positive", "six", "sum", "mixed_relu", "flat", "gate", "curved_positive", "gated"}  # fmt: skip

@@ -27,25 +27,27 @@ def refused(model, *words, shape=SHAPE):
 
 class Squeeze(nn.Module):
     def forward(self, x):
-        return torch.sigmoid(x)
+        return torch.exp(x)
 
 
 def test_an_unknown_op_names_op_module_line_and_what_is_supported():
     line = inspect.getsourcelines(Squeeze.forward)[1] + 1
     message = refused(
         nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sequential(Squeeze())),
-        "sigmoid in module '1.0'", f"{__file__}:{line}", "not supported", "conv2d", "Replace it",
+        "exp in module '1.0'", f"{__file__}:{line}", "not supported", "conv2d", "Replace it",
     )  # fmt: skip
     assert "_" not in message.split("supported are ")[1].split(".")[0].split(", ")
 
 
 def test_an_unknown_op_of_a_library_module_gives_a_line_all_the_same():
-    refused(nn.Sequential(nn.Conv2d(4, 4, 1), nn.GELU()), "gelu in module '1'", "activation.py:")
+    refused(nn.Sequential(nn.Conv2d(4, 4, 1), nn.LeakyReLU()), "leaky_relu in module '1'", "activation.py:")
 
 
 UNSUPPORTED = {
-    "product": (lambda m, x: x * m.conv(x), "mul"),
+    "scaled activation": (lambda m, x: m.conv(x) * 0.5, "by a number"),
     "in-place product as a statement": (lambda m, x: (x.mul_(2), m.conv(x))[1], "mul_"),
+    "product with a map of one channel": (lambda m, x: x * x[:, :1], "getitem"),
+    "broadcast product": (lambda m, x: x * F.avg_pool2d(x, (8, 1)), "(N, C, H, W) times (N, C, 1, 1)"),
     "slice": (lambda m, x: m.conv(x)[:, ::2], "getitem"),
     "transpose": (lambda m, x: x.transpose(2, 3), "transpose"),
     "transposed convolution": (lambda m, x: F.conv_transpose2d(x, m.conv.weight), "conv_transpose2d"),
@@ -154,10 +156,10 @@ def test_further_arguments_keep_their_defaults():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_training_flags_survive(fails):
-    model = Run(partial(lambda fails, m, x: torch.sigmoid(x) if fails else x.relu(), fails), drop=nn.Dropout())
+    model = Run(partial(lambda fails, m, x: torch.exp(x) if fails else x.relu(), fails), drop=nn.Dropout())
     model.drop.eval()
     if fails:
-        refused(model, "sigmoid")
+        refused(model, "exp")
     else:
         trace(model, SHAPE)
     assert model.training

@@ -69,7 +69,8 @@ def test_two_saves_write_the_same_bytes(program, tmp_path):
 
 
 # These need more than an image in front of them: small_program, binary_network and the whole networks hold them.
-_BEHIND_AN_IMAGE = [kind for kind in CASES if kind not in (o.Linear, o.Add, o.Concat, o.Limit, o.Threshold)]
+_NOT_BEHIND = (o.Linear, o.Add, o.Mul, o.Table, o.Concat, o.Limit, o.Threshold)
+_BEHIND_AN_IMAGE = [kind for kind in CASES if kind not in _NOT_BEHIND]
 
 
 @pytest.mark.parametrize("kind", _BEHIND_AN_IMAGE, ids=lambda kind: kind.__name__)
@@ -140,6 +141,41 @@ def test_a_broken_threshold_is_named(constant, tensor, problem):
     tensors = {**program.tensors, f"steps.{constant}": torch.tensor(tensor, dtype=torch.int32)}
     with pytest.raises(HawqError, match=f"op 'steps' .Threshold.: .*{problem}"):
         dataclasses.replace(program, tensors=tensors)
+
+
+IMAGE = TensorType((2, 3, 4), 16, False)
+NARROW = dataclasses.replace(IMAGE, bits=4)
+MUL = {"multiplier": torch.tensor([2**30], dtype=torch.int32), "shift": torch.tensor([40], dtype=torch.int32)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "constants", "problem"),
+    [
+        (o.Mul, ("wide", "wide"), MUL, "factors have 16 and 16 bits, allowed are at most 16 and 8"),
+        (
+            o.Mul,
+            ("wide", "pooled"),
+            MUL,
+            r"second factor has shape \(2, 1, 4\), allowed are \(\(2, 3, 4\), ",
+        ),
+        (o.Table, ("wide",), {"table": torch.zeros(16, dtype=torch.int32)}, "looks up codes of 16 bits"),
+        (o.Table, ("x",), {"table": torch.zeros(8, dtype=torch.int32)}, r"table has shape \(8,\), expected \(16,\)"),
+        (o.Table, ("x",), {"table": torch.arange(1, 17).int()}, r"entries 1\.\.16 are outside its codes 0\.\.15"),
+    ],
+)
+def test_broken_products_and_tables_are_named(kind, inputs, constants, problem):
+    """The first op gives 4-bit codes x; `wide` are 16-bit ones of the same shape, `pooled` fewer of them."""
+    again = {f"wide.{name}": tensor for name, tensor in MUL.items()}
+    ops = [
+        o.QuantizeInput(name="x", inputs=(), out=NARROW, lo=0, hi=15),
+        o.Requantize(name="wide", inputs=("x",), out=IMAGE, lo=0, hi=65535),
+        o.MaxPool2d(name="pooled", inputs=("x",), out=dataclasses.replace(NARROW, shape=(2, 1, 4)), kernel=(3, 1),
+                    stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)),
+        kind(name="op", inputs=inputs, out=NARROW, **({"lo": 0, "hi": 15} if kind is o.Mul else {})),
+    ]  # fmt: skip
+    tensors = again | {f"op.{name}": tensor for name, tensor in constants.items()}
+    with pytest.raises(HawqError, match=f"op 'op' .{kind.__name__}.: {problem}"):
+        validate(ops, tensors, torch.ones(1))
 
 
 def test_only_convolutions_and_linear_layers_make_accumulators():

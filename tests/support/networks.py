@@ -90,7 +90,29 @@ class Dense(nn.Module):
         return self.head(F.avg_pool2d(F.relu(self.norm4(x)), 2).flatten(1))
 
 
-NETWORKS = {cls.__name__: cls for cls in (Residual, Branches, Inverted, Dense)}
+class Gated(nn.Module):
+    """MobileNetV3: hard-swish, squeeze-and-excitation, a stream that tables and products read, other curves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), _norm(8)
+        self.deep, self.deep_norm = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), _norm(8)
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.project, self.project_norm = nn.Conv2d(8, 8, 1, bias=False), _norm(8)
+        self.expand, self.fc1, self.fc2 = nn.Conv2d(8, 12, 1), nn.Linear(12, 6), nn.Linear(6, 12)
+        self.head = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.hardswish(self.stem_norm(self.stem(x)))
+        y = F.hardswish(self.deep_norm(self.deep(x)))
+        y = y * F.hardsigmoid(self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(y, 1)))))
+        x = x + self.project_norm(self.project(y))
+        x = F.silu(self.expand(F.gelu(x) + x * torch.tanh(x)))
+        gate = torch.sigmoid(self.fc2(F.silu(self.fc1(x.mean((2, 3))))))
+        return self.head((x * gate.view(-1, 12, 1, 1)).mean((2, 3)))
+
+
+NETWORKS = {cls.__name__: cls for cls in (Residual, Branches, Inverted, Dense, Gated)}
 SIZE = 16
 
 

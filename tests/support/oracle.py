@@ -96,6 +96,20 @@ def _add(op, x, types, c) -> Array:
     return np.vectorize(one)(x[0], x[1])
 
 
+def _mul(op, x, types, c) -> Array:
+    out = np.empty_like(x[0])
+    for index in np.ndindex(out.shape):
+        other = index if x[1].shape == x[0].shape else index[:2] + (0,) * (x[1].ndim - 2)
+        product = (int(x[0][index]) - types[0].zero_point) * (int(x[1][other]) - types[1].zero_point)
+        out[index] = _finish(op, product, c["multiplier"][0], c["shift"][0])
+    return out
+
+
+def _table(op, x, types, c) -> Array:
+    by_code = dict(zip(range(types[0].range[0], types[0].range[1] + 1), c["table"].tolist(), strict=True))
+    return np.vectorize(by_code.__getitem__)(x[0])
+
+
 def _concat(op, x, types, c) -> Array:
     return np.concatenate(x, axis=1)
 

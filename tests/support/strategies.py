@@ -143,6 +143,29 @@ def additions(draw):
 
 
 @st.composite
+def products(draw):
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    channels = draw(st.sampled_from([1, 5, 17]))
+    shape, other = draw(st.sampled_from([((3, 4), (3, 4)), ((3, 4), (1, 1)), ((3, 4), ()), ((1, 1), (1, 1)), ((), ())]))
+    a, out = (draw(tensor_types((channels, *shape))) for _ in range(2))
+    b = draw(tensor_types((channels, *other), SMALL_BITS))
+    ratio = draw(st.sampled_from([0.5, 2.0**-8, 1 / 255]))
+    multiplier, shift = dyadic(torch.tensor([ratio], dtype=torch.float64))
+    op = o.Mul(name="op", inputs=("a", "b"), out=out, **_clamp(draw, out))
+    constants = {"multiplier": multiplier.int(), "shift": shift.int()}
+    return op, [codes(generator, a, 2), codes(generator, b, 2)], [a, b], constants
+
+
+@st.composite
+def tables(draw):
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    shape = (draw(st.sampled_from([1, 5, 17])), *draw(st.sampled_from([(), (3, 4)])))
+    source, out = draw(tensor_types(shape, st.integers(1, 8))), draw(tensor_types(shape))
+    table = codes(generator, o.TensorType((1 << source.bits,), out.bits, out.signed), 1)[0]
+    return o.Table(name="op", inputs=("x",), out=out), [codes(generator, source)], [source], {"table": table}
+
+
+@st.composite
 def concatenations(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     kind = draw(tensor_types((1, 3, 4)))
@@ -227,6 +250,8 @@ CASES = {
     o.Limit: cut_offs(),
     o.Threshold: thresholds(),
     o.Add: additions(),
+    o.Mul: products(),
+    o.Table: tables(),
     o.Concat: concatenations(),
     o.MaxPool2d: max_pools(),
     o.AvgPool2d: average_pools(),

@@ -16,6 +16,8 @@ CASES = [
     ("Inverted", "mixed", True),
     ("Inverted", "uniform4", False),
     ("Dense", "mixed", False),
+    ("Gated", "uniform8", True),
+    ("Gated", "uniform4", False),
 ]
 
 

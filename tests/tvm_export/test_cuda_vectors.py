@@ -5,7 +5,6 @@ import torch
 from convolution_cases import KINDS, generator, site_of
 from cuda_emulator import EmulatedKernels
 from kernel_runner import requantizing, store
-from strategies import CASES
 from test_cuda_kernels import drawn
 
 from hawq.integer import TensorType, execute_op
@@ -66,13 +65,9 @@ def test_depthwise_convolutions(fill, tmp_path):
 def test_vectors_of_either_width(count, tmp_path, monkeypatch):
     """Large tensors take 16 channels a thread; here all do, or none does."""
     monkeypatch.setattr(elementwise, "_BUSY", 0 if count == 16 else 1 << 30)
-    cases = [case for kind in (o.Add, o.Requantize, o.MaxPool2d, o.AvgPool2d) for case in drawn(kind, 12)]
+    cases = [case for kind in elementwise._DESCRIPTIONS for case in drawn(kind, 12)]
     sites = [site_of(*case) for case in cases]
     assert all(elementwise.has_vectors(site) for site in sites)
     texts = [CudaBackend(["sm_80"]).kernel(site).function.script() for site in sites]
     assert all(f"kCodes = {count};" in text for text in texts)
     check(cases, tmp_path, ["sm_80"])
-
-
-def test_every_vectorised_op_is_tried():
-    assert set(elementwise._DESCRIPTIONS) <= set(CASES)

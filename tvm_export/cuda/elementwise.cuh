@@ -1,7 +1,8 @@
-// Compute kCodes neighbouring channels of one pixel in every thread: add, requantize, pool.
+// Compute kCodes neighbouring channels of one pixel in every thread: add, multiply, look up, requantize, pool.
 //
 // P holds kPixels, kVectors (threads for a pixel), kOutStored, Out (the storage of the result as Codes), A and kStoredA
-// (of the input, B and kStoredB of a second one), kZero, kLo, kHi, and for pools kHeight, kWidth, kOutHeight, kOutWidth,
+// (of the input, B and kStoredB of a second one), kZero, kLo, kHi; for products
+// kPixelsB (pixels of the result for one of B); for pools kHeight, kWidth, kOutHeight, kOutWidth,
 // kKernelH, kKernelW, kStrideH, kStrideW, kTop, kLeft, kDilationH, kDilationW, kSourceZero.
 #ifndef HAWQ_ELEMENTWISE
 #define HAWQ_ELEMENTWISE
@@ -32,6 +33,39 @@ __device__ __forceinline__ void add(const void* a, const void* b, const int* mul
                             static_cast<long long>(second[i] - P::kZeroB) * multiplier[1];
       out.put(i, clamp<P>((sum + (1LL << (s - 1))) >> s));
     }
+    out.store(y, static_cast<long long>(pixel) * P::kOutStored + channel);
+  });
+}
+
+template <class P>
+__device__ __forceinline__ void multiply(const void* a, const void* b, const int* multiplier, const int* shift,
+                                         void* y) {
+  for_vector<P>([&](int pixel, int channel) {
+    if (channel >= P::kStoredB) return;
+    typename P::A first;
+    typename P::B second;
+    typename P::Y out;
+    first.load(a, static_cast<long long>(pixel) * P::kStoredA + channel);
+    second.load(b, static_cast<long long>(pixel / P::kPixelsB) * P::kStoredB + channel);
+    const int s = shift[0];
+#pragma unroll
+    for (int i = 0; i < P::kCodes; ++i) {
+      const long long product = static_cast<long long>((first[i] - P::kZeroA) * (second[i] - P::kZeroB)) * multiplier[0];
+      out.put(i, clamp<P>((product + (1LL << (s - 1))) >> s));
+    }
+    out.store(y, static_cast<long long>(pixel) * P::kOutStored + channel);
+  });
+}
+
+// table: 256 codes, by the byte that holds the input.
+template <class P>
+__device__ __forceinline__ void look_up(const void* x, const int* table, void* y) {
+  for_vector<P>([&](int pixel, int channel) {
+    typename P::A in;
+    typename P::Y out;
+    in.load(x, static_cast<long long>(pixel) * P::kStoredA + channel);
+#pragma unroll
+    for (int i = 0; i < P::kCodes; ++i) out.put(i, table[in[i] & 255]);
     out.store(y, static_cast<long long>(pixel) * P::kOutStored + channel);
   });
 }

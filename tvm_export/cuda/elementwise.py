@@ -9,6 +9,7 @@ import tvm
 from hawq.integer import ops as o
 from tvm_export.cuda.source import DeviceFunction, codes, constants_text, start_threads
 from tvm_export.definitions import Site
+from tvm_export.expressions import byte_table
 
 __all__ = ["elementwise", "has_vectors"]
 
@@ -37,6 +38,19 @@ def _describes(kind: type[_OpT]) -> Callable[[Callable[[_OpT, Site], _Parts]], C
 @_describes(o.Add)
 def _add(op: o.Add, site: Site) -> _Parts:
     return "add", {"ZeroB": site.inputs[1].type.zero_point, "StoredB": site.inputs[1].channels, **_limits(op)}
+
+
+@_describes(o.Mul)
+def _multiply(op: o.Mul, site: Site) -> _Parts:
+    second, (_, height, width) = site.inputs[1], site.out.chw
+    shared = height * width if second.chw[1:] == (1, 1) else 1
+    described = {"ZeroB": second.type.zero_point, "StoredB": second.channels, "PixelsB": shared}
+    return "multiply", {**described, **_limits(op)}
+
+
+@_describes(o.Table)
+def _look_up(op: o.Table, site: Site) -> _Parts:
+    return "look_up", {}
 
 
 @_describes(o.Requantize)
@@ -87,7 +101,8 @@ def elementwise(site: Site) -> tuple[tvm.tirx.PrimFunc, tuple[np.ndarray, ...]]:
         "StoredA": site.inputs[0].channels, "ZeroA": site.inputs[0].type.zero_point,
     }  # fmt: skip
     types = {"Y": codes(out, count), **{key.upper(): codes(source, count) for key, source in inputs.items()}}
-    constants = {key: np.ascontiguousarray(site.constants[key]) for key in site.op.constants}
+    given = {**site.constants, "table": byte_table(site)} if isinstance(site.op, o.Table) else site.constants
+    constants = {key: np.ascontiguousarray(given[key]) for key in site.op.constants}
     arguments = ", ".join([*inputs, *constants, "y"])
     parameters = ", ".join([*(f"const void* {key}" for key in inputs), *(f"const int* {key}" for key in constants)])
     function = DeviceFunction(
