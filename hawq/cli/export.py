@@ -90,6 +90,7 @@ def export(
         FloatRequest(network, num_classes, pretrained, weights),
         DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation),
         run_dir,
+        imageless=True,
     )
     scheme = scheme_of(quant_scheme, network)
     model = load_quantized(checkpoint or session.run.best(scheme), session.graph)

@@ -15,7 +15,7 @@ def ptq(
         str | None,
         typer.Option(
             "--data",
-            help="digits (embedded), cifar10, cifar100, npz, imagefolder, voc, a path, distilled (from the weights).",
+            help="As for the other commands; distilled makes images from the weights, none uses batch norms alone.",
             show_default="distilled with --weights or --pretrained, else digits",
             rich_help_panel="Data",
         ),
@@ -26,7 +26,7 @@ def ptq(
         str,
         typer.Option(
             "--method",
-            help="Methods or presets, separated by commas, in the order of use; `list` explains them.",
+            help="Methods or presets, separated by commas; `list` explains them.",
         ),
     ] = "naive",
     images: Annotated[int, typer.Option("--images", min=1, help="Training images to calibrate with.")] = 256,
@@ -77,7 +77,7 @@ def ptq(
     """
     from hawq.cli.console import console, print_json, print_table, progress
     from hawq.cli.quality import compare_quality
-    from hawq.cli.session import DataRequest, open_session
+    from hawq.cli.session import NO_DATA, DataRequest, open_session
     from hawq.data.distilled import DISTILLED
     from hawq.ptq import METHODS, PRESETS, Settings, Workbench, parse_methods
     from hawq.ptq.checkpoint import save_quantized
@@ -85,7 +85,8 @@ def ptq(
     from hawq.train.float import FloatRequest
 
     if method == "list":
-        rows = [[found.name, found.stage.name.lower(), found.summary] for found in METHODS.values()]
+        known = sorted(METHODS.values(), key=lambda found: (found.stage, found.name))
+        rows = [[found.name, found.stage.name.lower(), found.summary] for found in known]
         print_table("methods", ["name", "changes", "what it does"], rows)
         print_table("presets", ["name", "methods"], [[name, ",".join(names)] for name, names in PRESETS.items()])
         return
@@ -95,10 +96,11 @@ def ptq(
         FloatRequest(arch, num_classes, pretrained, weights, seed),
         DataRequest(source, data_path, size=size, mean=mean, std=std, interpolation=interpolation),
         run_dir,
+        imageless=True,
     )
     bits = resolve_scheme(quant_scheme, arch, session.graph)
     found = session.data.batches("train", batch_size, shuffle=True, seed=seed, limit=images, workers=workers)
-    kept = [batch for batch, _ in found]
+    kept = [batch for batch, _ in found if len(batch)]
     path = session.run.best(bits.scheme)
     with progress() as bars:
         tasks: dict[str, int] = {}
@@ -111,17 +113,23 @@ def ptq(
         bench = Workbench.of(
             session.graph,
             bits,
-            images=lambda: kept,
+            images=(lambda: kept) if kept else None,
+            image_range=session.data.preprocessing.value_range,
             settings=Settings(seed, iterations, drop, memory),
             progress=heard,
             folder=path.parent,
         )
         model = bench.run(methods)
     save_quantized(path, model, [found.name for found in methods], overwrite=overwrite)
+    console.print(f"{bits.scheme} by {', '.join(found.name for found in methods)}")
     for note in bench.notes:
         console.print(note, soft_wrap=True)
-    networks = {"float": session.model, f"{bits.scheme}, integers": model}
-    figures = {} if source == DISTILLED else compare_quality(session, networks, workers=workers)
+    figures = {}
+    if source in (DISTILLED, NO_DATA):
+        console.print("no real images, so no accuracy; measure it with `hawq eval --data DIR`")
+    else:
+        networks = {"float": session.model, f"{bits.scheme}, integers": model}
+        figures = compare_quality(session, networks, workers=workers)
     given = {"-a": arch, "--data": source, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
              "--mean": mean, "--std": std, "--interpolation": interpolation, "--weights": weights,
              "--run-dir": run_dir}  # fmt: skip

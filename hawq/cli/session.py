@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from hawq.cli.console import console, progress
 from hawq.cli.training_progress import training_progress
 from hawq.data import ImageData, load_data
 from hawq.data.distilled import DISTILLED, distilled_data, distilled_preprocessing
+from hawq.data.splits import Augment, MemorySplit
 from hawq.errors import UsageError
 from hawq.graph.ir import FloatGraph
 from hawq.graph.trace import trace
@@ -17,7 +19,10 @@ from hawq.models import input_spec
 from hawq.runs import RunDir
 from hawq.train.float import FloatRequest, ensure_float
 
-__all__ = ["DataRequest", "Session", "open_session"]
+__all__ = ["NO_DATA", "DataRequest", "Session", "open_session"]
+
+NO_DATA = "none"
+"""Name of data that holds no images."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class DataRequest:
     """Say which images are wanted, and what of their preprocessing is overridden.
 
     Attributes:
-        name: of the data set, or a path that is recognised by its content; `distilled` needs none.
+        name: of the data set, or a path that is recognised by its content; `distilled` needs none, and `none` is a
+            network without images.
         path: folder or file; None for the embedded digits.
         percentage: fraction of the training set that is used, 0..1.
         size: of the images in pixels.
@@ -62,16 +68,26 @@ class Session:
     run: RunDir
 
 
-def open_session(request: FloatRequest, data: DataRequest, run_dir: Path | None = None) -> Session:
+def open_session(
+    request: FloatRequest, data: DataRequest, run_dir: Path | None = None, *, imageless: bool = False
+) -> Session:
     """Load the data, get the float network (trained, if need be, on the embedded data) and trace it.
 
     Distilled data is made from the network, so there the network comes first.
+
+    Args:
+        request: which float network.
+        data: which images.
+        run_dir: where files live; None: the usual place.
+        imageless: whether the command works without images.
 
     Raises:
         UsageError: unknown network or data, no weights, or no batch norms to distil images from.
         HawqError: weights that do not fit, a network that cannot be traced.
     """
-    if data.name == DISTILLED:
+    if data.name == NO_DATA and not imageless:
+        raise UsageError(f"--data {NO_DATA} has no images; this command needs some: give --data DIR or {DISTILLED}")
+    if data.name in (DISTILLED, NO_DATA):
         return _without_data(request, data, run_dir)
     images = open_data(request.arch, data, request.seed)
     run = RunDir.of(request.arch, images.name, run_dir)
@@ -81,10 +97,17 @@ def open_session(request: FloatRequest, data: DataRequest, run_dir: Path | None 
 
 
 def _without_data(request: FloatRequest, data: DataRequest, run_dir: Path | None) -> Session:
-    run = RunDir.of(request.arch, DISTILLED, run_dir)
+    run = RunDir.of(request.arch, data.name, run_dir)
     preprocessing = distilled_preprocessing(request.arch, input_spec(request.arch), _overrides(data))
     model = ensure_float(request, None, run, lambda: training_progress(f"training float {request.arch}"))
     graph = trace(model, (3, preprocessing.size, preprocessing.size))
+    if data.name == NO_DATA:
+        nothing = MemorySplit(
+            torch.empty(0, 3, preprocessing.size, preprocessing.size, dtype=torch.uint8), torch.empty(0)
+        )
+        classes = graph.nodes[graph.output].shape[0]
+        images = ImageData(NO_DATA, nothing, nothing, classes, preprocessing, Augment.NONE)
+        return Session(request.arch, images, model, graph, run)
     with progress() as bars:
         task = bars.add_task("distilling images", total=None, status="")
 
@@ -102,8 +125,8 @@ def open_data(arch: str, data: DataRequest, seed: int) -> ImageData:
     Raises:
         UsageError: unknown data, or data that is made from a network's weights.
     """
-    if data.name == DISTILLED:
-        raise UsageError(f"--data {DISTILLED} makes images from the weights of a network; this command needs real ones")
+    if data.name in (DISTILLED, NO_DATA):
+        raise UsageError(f"--data {data.name}: this command needs real images; give --data DIR")
     return _part(load_data(data.name, data.path, spec=input_spec(arch), **_overrides(data)), data, seed)
 
 

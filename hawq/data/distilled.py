@@ -31,7 +31,7 @@ def distilled_preprocessing(arch: str, spec: ModelSpec, overrides: Mapping[str, 
     """
     size = overrides.get("size") or spec.size
     if size is None:
-        raise UsageError(f"{arch} does not tell the size of its images; give --size with --data {DISTILLED}")
+        raise UsageError(f"{arch} does not tell the size of its images; give --size")
     resize = None if size <= _SMALL else round(size / (spec.crop_ratio or CROP_RATIO))
     return Preprocessing(size, resize, IMAGENET_MEAN, IMAGENET_STD).refined(spec, overrides)
 

@@ -73,6 +73,12 @@ class Preprocessing:
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return (pixels.float() / 255 - mean) / std
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Lowest and highest value of any image."""
+        ends = self.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1))
+        return float(ends.min()), float(ends.max())
+
     def refined(self, spec: ModelSpec | None, overrides: Mapping[str, Any]) -> "Preprocessing":
         """Return this with what the network knows, then what the user says (None: nothing)."""
         known = {} if spec is None else {k: getattr(spec, k) for k in ("size", "mean", "std", "interpolation")}

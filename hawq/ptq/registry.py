@@ -1,6 +1,6 @@
 """Know every post-training method by name: one decorated function in one file is all it takes to add another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ __all__ = ["METHODS", "PRESETS", "Method", "Stage", "parse_methods", "register_m
 
 
 class Stage(IntEnum):
-    """What a method works on; the order in which methods make sense."""
+    """What a method works on, in the only order that makes sense."""
 
     FLOAT = 1
     """The float network, before anything is quantized."""
@@ -68,13 +68,16 @@ def register_method(name: str, stage: Stage, *, needs_images: bool = False) -> C
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
-    """Return the methods that `--method` names, presets replaced by what they stand for.
+    """Return the methods that `--method` names, presets replaced by what they stand for, in the order of use.
+
+    What changes the float network comes first, then rules, then what corrects the quantized model; within a stage the
+    given order stays.
 
     Args:
-        text: names separated by commas, in the order of use.
+        text: names separated by commas.
 
     Raises:
-        UsageError: an unknown name, one named twice, or an order in which a method would undo or miss another.
+        UsageError: an unknown name, or one named twice.
     """
     names: list[str] = []
     for name in (part.strip() for part in text.split(",")):
@@ -87,15 +90,4 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"--method names {', '.join(twice)} more than once")
-    methods = tuple(METHODS[name] for name in names)
-    _check_order(methods)
-    return methods
-
-
-def _check_order(methods: Sequence[Method]) -> None:
-    ordered = sorted(methods, key=lambda method: method.stage)  # stable: within a stage the given order stays
-    if list(methods) != ordered:
-        raise UsageError(
-            "methods that change the float network come first, then rules for ranges, then what corrects the "
-            f"quantized model: --method {','.join(method.name for method in ordered)}"
-        )
+    return tuple(sorted((METHODS[name] for name in names), key=lambda method: method.stage))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 
 import torch
@@ -11,13 +12,14 @@ from hawq.bitconfig import BitConfig
 from hawq.errors import UsageError
 from hawq.graph.ir import FloatGraph
 from hawq.ptq.gaussians import Moments
+from hawq.ptq.ranges import expected_ranges, set_ranges
 from hawq.ptq.registry import Method, Stage
 from hawq.qat.fold import norm_state
 from hawq.qat.model import QuantizedModel
 from hawq.qat.rewrites import folded_graph
 from hawq.quantizers import QuantOptions
 
-__all__ = ["Progress", "Settings", "Workbench", "silent"]
+__all__ = ["Progress", "Ranges", "Settings", "Workbench", "silent"]
 
 Progress = Callable[[str, int, int, str], None]
 """Told what is done, how many steps of how many are, and how it stands."""
@@ -28,6 +30,13 @@ Images = Callable[[], Iterable[Tensor]]
 
 def silent(what: str, done: int, total: int, status: str) -> None:
     """Show no progress."""
+
+
+class Ranges(Enum):
+    """Say where ranges of activations come from; without images from moments in any case."""
+
+    IMAGES = "images"
+    MOMENTS = "moments"
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,9 @@ class Workbench:
         bits: of every unit.
         options: which quantizers.
         images: to calibrate with; None: there are none.
+        image_range: lowest and highest value of an image, for ranges without images; by default that of ImageNet's
+            normalisation.
+        ranges: where ranges of activations come from.
         settings: numbers of the methods.
         progress: told how far a long method is.
         folder: where long methods keep what they have done; None: nowhere.
@@ -70,6 +82,8 @@ class Workbench:
     bits: BitConfig
     options: QuantOptions = field(default_factory=QuantOptions)
     images: Images | None = None
+    image_range: tuple[float, float] = (-2.1179, 2.64)
+    ranges: Ranges = Ranges.IMAGES
     settings: Settings = field(default_factory=Settings)
     progress: Progress = silent
     folder: Path | None = None
@@ -93,9 +107,10 @@ class Workbench:
         """The quantized model, in evaluation mode; built and calibrated when it is first asked for."""
         if self._model is None:
             model = QuantizedModel(self.graph, self.bits, self.options)
-            if self.images is None:
-                raise UsageError("there are no images to find the ranges of activations with; give --data")
-            model.calibrate(self.images())
+            if self.images is None or self.ranges is Ranges.MOMENTS:
+                set_ranges(model, expected_ranges(self.graph, self.moments, self.image_range))
+            else:
+                model.calibrate(self.images())
             self._model = model.eval()
         return self._model
 

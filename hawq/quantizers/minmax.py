@@ -37,6 +37,12 @@ class MinMaxActivation(UniformActivation):
         low, high = torch.aminmax(value)
         return low, high
 
+    def set_range(self, low: float, high: float) -> None:
+        """Take a range that is known without images."""
+        self.low.fill_(low)
+        self.high.fill_(high)
+        self.seen.fill_(1)
+
     def calibrate(self, value: Tensor) -> None:
         """Widen the range to hold this batch; the first one sets it."""
         self._move(self.range_of(value), momentum=-1)

@@ -5,10 +5,12 @@ import torch
 from networks import SIZE, build, images
 from schemes import SCHEMES
 
+from hawq.errors import UsageError
 from hawq.graph.interpret import run_float
 from hawq.graph.trace import trace
-from hawq.ptq import METHODS, Moments, Workbench
+from hawq.ptq import METHODS, Moments, Workbench, parse_methods
 from hawq.ptq.gaussians import censored, follow, mean_response
+from hawq.ptq.ranges import expected_ranges
 from hawq.qat.rewrites import folded_graph
 
 
@@ -77,8 +79,56 @@ def test_correction_with_images_makes_means_equal():
     work = Workbench.of(graph, SCHEMES["uniform4"](graph), images=lambda: [images(8), images(5, 2)])
     x = torch.cat([images(8), images(5, 2)])
     wanted = run_float(work.graph, x)[graph.output].mean(0)
-    before = (work.model._simulate(x).mean(0) - wanted).abs().max()
+    before = (work.model._simulate(x).mean(0) - wanted).detach().abs().max()
     work.apply(METHODS["bias-correction-data"])
     after = (work.model._simulate(x).mean(0) - wanted).abs().max()
     assert float(before) > 1e-3
     assert float(after) < 1e-5
+
+
+def test_ranges_without_images_hold_nearly_all_values():
+    graph = trace(build("Inverted"), (3, SIZE, SIZE))
+    work = Workbench.of(graph, SCHEMES["uniform8"](graph))
+    ranges = expected_ranges(work.graph, work.moments, (-3.0, 3.0))
+    assert ranges["input"] == (-3.0, 3.0)
+    moments = work.moments["stem"]
+    assert ranges["stem"][0] == 0.0
+    assert ranges["stem"][1] == min(6.0, float((moments.mean + 6 * moments.std).max()))
+    signed = work.moments["project"]
+    assert ranges["project"][0] == float((signed.mean - 6 * signed.std).min()) < 0
+    low, high = work.model.stored_quantizer("project").low, work.model.stored_quantizer("project").high
+    assert (float(low), float(high)) == ranges["project"]
+
+
+@pytest.mark.parametrize("name", ["Residual", "Branches", "Inverted", "Dense"])
+def test_a_network_is_quantized_without_an_image(name):
+    graph = trace(build(name), (3, SIZE, SIZE))
+    work = Workbench.of(graph, SCHEMES["uniform8"](graph), image_range=(-4.0, 4.0))
+    model = work.run(parse_methods("limits,equalize,minmax,bias-correction"))
+    x = images(8)
+    wanted = run_float(graph, x)[graph.output]
+    assert model.evaluator()(x).shape == wanted.shape
+    assert float((model(x) - wanted).square().mean() / wanted.var()) < 0.3
+
+
+def test_concatenations_reach_as_far_as_their_parts():
+    graph = folded_graph(trace(build("Branches"), (3, SIZE, SIZE)))
+    ranges = expected_ranges(graph, {}, (-2.0, 2.0))
+    joined = next(node for node in graph.nodes.values() if len(node.inputs) > 1)
+    assert ranges[joined.name][1] == max(ranges[name][1] for name in joined.inputs)
+
+
+def test_rules_that_need_images_say_so():
+    graph = trace(build("Residual"), (3, SIZE, SIZE))
+    work = Workbench.of(graph, SCHEMES["uniform8"](graph))
+    with pytest.raises(UsageError, match="needs images"):
+        work.run(parse_methods("mse"))
+
+
+def test_moments_are_used_where_they_are_asked_for():
+    graph = trace(build("Residual"), (3, SIZE, SIZE))
+    models = [
+        Workbench.of(graph, SCHEMES["uniform8"](graph), images=found).run(parse_methods("statistics"))
+        for found in (None, lambda: [images(8)])
+    ]
+    assert torch.equal(*(model.evaluator()(images(4)) for model in models))

@@ -1,7 +1,7 @@
 """Find ranges of weights and activations by a rule: every range rule that needs no training is a method."""
 
 from hawq.ptq.registry import Stage, register_method
-from hawq.ptq.workbench import Workbench
+from hawq.ptq.workbench import Ranges, Workbench
 
 __all__: list[str] = []
 
@@ -28,3 +28,10 @@ def _mse(bench: Workbench) -> None:
 def _per_tensor(bench: Workbench) -> None:
     """Give the weights of a layer one scale instead of one a channel."""
     bench.use(weight_group=0)
+
+
+@register_method("statistics", Stage.RULES)
+def _statistics(bench: Workbench) -> None:
+    """Take ranges of activations from batch norms' moments, six deviations wide, though there are images."""
+    bench.use(act_quantizer="minmax")
+    bench.ranges = Ranges.MOMENTS
