@@ -228,7 +228,7 @@ def benchmark(
     network: Annotated[list[str] | None, typer.Option(help="As for -a; may be repeated. By default all four.")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Images per call, repeatable: 1 and 8.")] = None,
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Each on a core, repeatable: 1 and 2.")] = None,
-    side: Annotated[list[str] | None, typer.Option(help=f"Beside {_REFERENCE}, repeatable: all.")] = None,
+    side: Annotated[list[str] | None, typer.Option(help=f"Beside {_REFERENCE}, repeatable: all for this CPU.")] = None,
     repeat: Annotated[int | None, typer.Option(min=1, help="Rounds of turns: 7.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Of a turn: 0.5; a profile takes eight.")] = None,
     layers: Annotated[
@@ -258,7 +258,8 @@ def benchmark(
         subject = Subject(layers, (batch or usual.batches)[0], seed)
         document["layers"] = _layers(subject, counts[0], 8 * seconds, facts, command, markdown)
     else:
-        names = [name for name in SIDES if name == _REFERENCE or side is None or name in side]
+        asked = side or [name for name, found in SIDES.items() if found.usual]
+        names = [name for name in SIDES if name == _REFERENCE or name in asked]
         figures = _sides(subjects, counts, names, repeat, seconds)
         document["figures"] = [asdict(figure) for figure in figures]
         if markdown is not None:

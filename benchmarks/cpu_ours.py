@@ -1,4 +1,4 @@
-"""Our libraries in benchmarks/cpu.py: uniform8, bops0.5 and uniform4."""
+"""Our libraries in benchmarks/cpu.py: uniform8, bops0.5 and uniform4, and uniform8 compiled for lesser CPUs."""
 
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,26 @@ def scheme_of(name: str, arch: str, graph: Any) -> Any:
         return find_scheme(question, lambda unit, bits: question.facts[unit].weights * 4.0**-bits.weight).config
 
 
+@register("uniform8-avxvnni", "uniform8", "alderlake")
+@register("uniform8-avx2", "uniform8", "haswell")
 @register("uniform4", "uniform4")
 @register("bops0.5", "bops0.5")
 @register("uniform8", "uniform8")
 class _Ours(Side):
-    """A library of a scheme; every integer of it is compared with the reference executor before it is timed."""
+    """A library of a scheme; every integer of it is compared with the reference executor before it is timed.
 
-    def __init__(self, scheme: str) -> None:
-        self.title, self._scheme = f"hawq, {scheme}", scheme
+    Args:
+        scheme: uniform8, uniform4, or a budget.
+        mcpu: LLVM's name of the CPU it is compiled for; by default this machine's.
+    """
+
+    def __init__(self, scheme: str, mcpu: str | None = None) -> None:
+        self.title = f"hawq, {scheme}" + (f" for {mcpu}" if mcpu else "")
+        self.usual = mcpu is None
+        self._scheme, self._mcpu = scheme, mcpu
+
+    def _library(self, folder: Path) -> Path:
+        return folder / self.title
 
     def prepare(self, subject: Subject, folder: Path) -> str:
         from hawq.qat.model import QuantizedModel
@@ -46,12 +58,12 @@ class _Ours(Side):
         model = QuantizedModel(graph, scheme_of(self._scheme, subject.network, graph))
         model.calibrate([images])
         program = model.eval().lower()
-        export(program, "llvm", folder / self._scheme, batch=subject.batch)
-        report = verify(program, load(folder / self._scheme), images, until="all")
+        library = export(program, "llvm", self._library(folder), batch=subject.batch, mcpu=self._mcpu).parent
+        report = verify(program, load(library), images, until="all")
         report.raise_if_failed()
         return f"{report.integers:,} integers equal"
 
     def load(self, subject: Subject, folder: Path, threads: int) -> list[Candidate]:
         from tvm_export import load
 
-        return [Candidate("", load(folder / self._scheme).runner(subject.images()))]
+        return [Candidate("", load(self._library(folder)).runner(subject.images()))]

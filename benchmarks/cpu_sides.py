@@ -74,10 +74,12 @@ class Side(ABC):
     Attributes:
         title: a line of the table.
         packages: what it needs beyond hawq.
+        usual: whether it is measured without being asked for.
     """
 
     title: str
     packages: Sequence[str] = ()
+    usual: bool = True
 
     @abstractmethod
     def prepare(self, subject: Subject, folder: Path) -> str:

@@ -53,13 +53,13 @@ def dense_product(site: Site) -> Product | None:
     # the sums of 16-bit operands are those of the certificate
     if instruction.operand == "uint8" and not byte_sum_fits(site, stored, source.zero_point + _offset(site)):
         return None
-    weight, steps = site.constants["weight"], round_up(site.inputs[0].channels, instruction.depth) // instruction.depth
+    weight = site.constants["weight"]
     return Product(
         *site.out.chw[1:],
         blocks=round_up(site.out.channels, BLOCK) // BLOCK,
         depth=weight[0].size,
         weights=weight.size,
-        packable=instruction.unpacks and steps % 2 == 0 and _nibble_sum_fits(site),
+        packable=instruction.unpacks and _steps(site) % 2 == 0 and _nibble_sum_fits(site),
     )
 
 
@@ -69,6 +69,11 @@ def _offset(site: Site) -> int:
     if site.instruction.operand == "int16":
         return -source.zero_point
     return _BYTE_OFFSET if source.signed else 0
+
+
+def _steps(site: Site) -> int:
+    """Return how often the instruction is applied to all input channels of a pixel."""
+    return -(-site.constants["weight"].shape[1] // site.instruction.depth)
 
 
 def dense_weight(site: Site) -> np.ndarray:
@@ -157,7 +162,7 @@ def _dense(site: Site, geometry: Geometry, plan: Plan) -> Body:
     _, height, width = source.chw
     _, oh, ow = site.out.chw
     (top, bottom, left, right), (sh, sw), (dh, dw) = geometry.padding, geometry.stride, geometry.dilation
-    steps, blocks = round_up(source.channels, depth) // depth, round_up(site.out.channels, BLOCK) // BLOCK
+    steps, blocks = _steps(site), round_up(site.out.channels, BLOCK) // BLOCK
     offset = _offset(site)
     zero = source.type.zero_point + offset
     tall, wide = round_up(oh, plan.tile.rows), round_up(ow, plan.tile.pixels)  # the last tiles may hang over

@@ -20,9 +20,9 @@ class Instruction:
         lanes: int32 sums in a vector.
         operand: element type of activations in a product.
         depth: input channels multiplied at once.
-        sums: most blocks of accumulators in a register tile.
-        busy_sums: of these, as many as hide the latency of a multiplication.
-        busy_pixels: pixels in a tile that make up for fetching a block of weights.
+        registers: vectors that the CPU keeps.
+        busy_sums: blocks of accumulators that hide the latency of a multiplication, as measured on a Zen 5.
+        busy_pixels: pixels in a tile that make up for fetching a block of weights, as measured there, too.
         unpacks: whether weights of at most 4 bits may stay two a byte; unpacking costs more than it saves elsewhere.
     """
 
@@ -32,23 +32,44 @@ class Instruction:
     lanes: int
     operand: str
     depth: int
-    sums: int
+    registers: int
     busy_sums: int
     busy_pixels: int
     unpacks: bool = False
 
+    @property
+    def room(self) -> int:
+        """Blocks, of sums or of weights, that fit the registers beside the activations of a pixel."""
+        return (self.registers - 1) // (BLOCK // self.lanes)
 
-_VNNI512 = Instruction(
-    "vpdpbusd, 512 bits", "avx512vnni", "llvm.x86.avx512.vpdpbusd.512", lanes=16, operand="uint8", depth=4,
-    sums=15, busy_sums=12, busy_pixels=3, unpacks=True,
-)  # fmt: skip
-"""Sums of 64 bytes: 16 would exceed the 1024 bytes TVM keeps on the stack. Busy as measured on a Zen 5."""
 
 PORTABLE = Instruction(
-    "portable", "", "", lanes=16, operand="uint8", depth=4, sums=15, busy_sums=12, busy_pixels=3
+    "portable", "", "", lanes=16, operand="uint8", depth=4, registers=32, busy_sums=12, busy_pixels=3
 )  # fmt: skip
 
-INSTRUCTIONS = (_VNNI512, PORTABLE)
+INSTRUCTIONS = (
+    Instruction(
+        "vpdpbusd, 512 bits", "avx512vnni", "llvm.x86.avx512.vpdpbusd.512", lanes=16, operand="uint8", depth=4,
+        registers=32, busy_sums=12, busy_pixels=3, unpacks=True,
+    ),
+    Instruction(
+        "vpdpbusd, 256 bits", "avxvnni", "llvm.x86.avx512.vpdpbusd.256", lanes=8, operand="uint8", depth=4,
+        registers=16, busy_sums=4, busy_pixels=3,
+    ),
+    Instruction(
+        "vpmaddwd, 512 bits", "avx512bw", "llvm.x86.avx512.pmaddw.d.512", lanes=16, operand="int16", depth=2,
+        registers=32, busy_sums=6, busy_pixels=3,
+    ),
+    Instruction(
+        "vpmaddwd, 256 bits", "avx2", "llvm.x86.avx2.pmadd.wd", lanes=8, operand="int16", depth=2,
+        registers=16, busy_sums=4, busy_pixels=4,
+    ),
+    Instruction(
+        "pmaddwd, 128 bits", "sse4.1", "llvm.x86.sse2.pmadd.wd", lanes=4, operand="int16", depth=2,
+        registers=16, busy_sums=2, busy_pixels=2,
+    ),
+    PORTABLE,
+)  # fmt: skip
 """Every instruction, the fastest first."""
 
 

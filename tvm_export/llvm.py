@@ -21,7 +21,7 @@ from tvm_export.storage import Storage, round_up
 __all__ = ["LlvmBackend"]
 
 
-_EXTENSIONS = ("sse4.2", "avx", "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512cd", "avx512dq",
+_EXTENSIONS = ("sse4.1", "sse4.2", "avx", "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512cd", "avx512dq",
                "avx512vl", "avx512vnni", "avxvnni", "avx512vbmi", "i8mm", "sve")  # fmt: skip
 """Instruction sets that LLVM may use of its own accord and that not every CPU has."""
 

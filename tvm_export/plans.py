@@ -12,6 +12,9 @@ __all__ = ["Order", "Plan", "Product", "Tile", "choose", "plans"]
 _LONG_SUM, _WIDE_TILE, _LARGE_WEIGHT = 512, 10, 2**20
 """Products in an output and pixels in a tile that hide unpacking; weights that are waited for anyway (on a Zen 5)."""
 
+_STACK = 15
+"""Most blocks of sums in a tile: 16 of 64 bytes would exceed the 1024 bytes that TVM keeps on the stack."""
+
 _PROMISING = 0.85
 """Share of the best tile's useful work below which none is worth a measurement."""
 
@@ -101,7 +104,7 @@ def plans(product: Product, instruction: Instruction) -> list[Plan]:
     chosen = choose(product, instruction)
     worth = {
         tile: _worth(tile, product, instruction)
-        for rows in range(1, min(product.height, instruction.sums) + 1)
+        for rows in range(1, min(product.height, _STACK) + 1)
         for tile in _tiles(product, instruction, rows)
     }
     useful = _PROMISING * worth[chosen.tile][0]
@@ -112,9 +115,10 @@ def plans(product: Product, instruction: Instruction) -> list[Plan]:
 
 
 def _tiles(product: Product, instruction: Instruction, rows: int) -> Iterator[Tile]:
-    """Return all tiles of some rows that fit the registers."""
-    for pixels in range(1, min(product.width, instruction.sums // rows) + 1):
-        for blocks in range(1, instruction.sums // (rows * pixels) + 1):
+    """Return all tiles of some rows that fit the registers together with the weights of their blocks."""
+    for pixels in range(1, min(product.width, _STACK // rows) + 1):
+        most = min(_STACK // (rows * pixels), instruction.room // (rows * pixels + 1))
+        for blocks in range(1, most + 1):
             if product.blocks % blocks == 0:
                 yield Tile(rows, pixels, blocks)
 

@@ -2,21 +2,39 @@
 
 import platform
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import tvm
 
+from hawq.errors import HawqError
 from hawq.integer import execute_op
 from hawq.integer import ops as o
 from hawq.integer.arithmetic import dyadic
+from hawq.runtime.devices import check_cpu
 from tvm_export.definitions import Site
 from tvm_export.llvm import LlvmBackend
 from tvm_export.nibbles import pack_nibbles
 from tvm_export.storage import Storage
 
-_PORTABLE = "x86-64-v2" if platform.machine() == "x86_64" else "generic"
+_PORTABLE = "x86-64" if platform.machine() == "x86_64" else "generic"
 BACKENDS = {"this CPU": LlvmBackend, "portable": lambda: LlvmBackend(_PORTABLE)}
+CPUS = ("znver4", "alderlake", "skylake-avx512", "haswell", "x86-64-v2", "x86-64")
+"""The oldest that have each of INSTRUCTIONS."""
+
+
+def backend_for(cpu: str) -> LlvmBackend:
+    """Return the backend of an x86 CPU whose code this machine runs; skip the test if there is none."""
+    if platform.machine() != "x86_64":
+        pytest.skip(f"{platform.machine()} does not run code for {cpu}")
+    backend = LlvmBackend(cpu)
+    try:
+        check_cpu(Path(), cpu, backend.describe()["features"])
+    except HawqError as error:
+        pytest.skip(str(error))
+    return backend
 
 
 def check(backend, op, inputs, types, constants, plan=None) -> None:

@@ -11,7 +11,6 @@ from hawq.integer.geometry import pooled_size
 from tvm_export import plans
 from tvm_export.definitions import Site, define
 from tvm_export.llvm import LlvmBackend
-from tvm_export.storage import round_up
 
 INT32 = (-(2**31), 2**31 - 1)
 
@@ -91,7 +90,7 @@ def test_weights_are_packed_where_their_sum_fits(row, weight, packed, monkeypatc
     arrays = {name: tensor.numpy() for name, tensor in constants.items()}
     monkeypatch.setattr(plans, "_pays_to_pack", lambda *_: True)
     kernel = llvm.kernel(Site(op, (llvm.storage(source, image=False),), llvm.storage(out, image=False), arrays, 1))
-    codes = 16 * round_up(row, 16)
+    codes = 16 * row
     assert kernel.constants[0].nbytes == (codes // 2 if packed else codes)
     check(llvm, op, [torch.full((1, row), 255, dtype=torch.int32)], [source], constants)
 

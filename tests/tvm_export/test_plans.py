@@ -7,7 +7,7 @@ from kernel_runner import BACKENDS, check, requantizing, site_of
 from hawq.integer import TensorType
 from hawq.integer import ops as o
 from hawq.integer.geometry import pooled_size
-from tvm_export.instructions import INSTRUCTIONS
+from tvm_export.instructions import BLOCK, INSTRUCTIONS
 from tvm_export.plans import Order, Plan, Product, Tile, choose, plans
 
 UNPACKING = next(instruction for instruction in INSTRUCTIONS if instruction.unpacks)
@@ -66,7 +66,10 @@ def test_tiles_fit_registers_and_waste_little(instruction, blocks):
         assert width < 60 or -(-width // chosen.pixels) * chosen.pixels <= 1.1 * width
         for tile in {plan.tile for plan in plans(product, instruction)} if width % 50 == 7 else {chosen}:
             assert blocks % tile.blocks == 0
-            assert tile.rows * tile.pixels * tile.blocks <= instruction.sums
+            pixels = tile.rows * tile.pixels
+            vectors = (pixels + 1) * tile.blocks * BLOCK // instruction.lanes  # sums and weights
+            assert vectors < instruction.registers
+            assert pixels * tile.blocks * BLOCK * 4 < 1024
             assert max(tile.rows, tile.pixels) <= width
 
 
