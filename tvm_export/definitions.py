@@ -225,6 +225,42 @@ def _avg_pool2d(op: o.AvgPool2d, site: Site) -> Body:
     return Body((x,), tuple(constants), code)
 
 
+@definition(o.Nearest)
+def _nearest(op: o.Nearest, site: Site) -> Body:
+    (source,) = site.inputs
+    x = source.placeholder(site.batch, "x")
+    constants = [constant(site.constants[name], name) for name in ("row", "column")]
+    row, column = (tensor for tensor, _ in constants)
+    return Body(
+        (x,),
+        tuple(constants),
+        lambda n, h, w, c: source.read(x, n, row[h], column[w], source_channel(c, site, source)),
+    )
+
+
+@definition(o.Bilinear)
+def _bilinear(op: o.Bilinear, site: Site) -> Body:
+    (source,) = site.inputs
+    x = source.placeholder(site.batch, "x")
+    constants = [constant(site.constants[name], name) for name in op.constants]
+    row, row_part, column, column_part, m, s = (tensor for tensor, _ in constants)
+    _, height, width = source.chw
+    whole = 1 << op.part_bits
+
+    def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+        def at(r: int, q: int) -> Expr:
+            y, z = tirx.min(row[h] + r, height - 1), tirx.min(column[w] + q, width - 1)
+            return source.read(x, n, y, z, source_channel(c, site, source)) - source.type.zero_point
+
+        def across(r: int) -> Expr:
+            return at(r, 0) * (whole - column_part[w]) + at(r, 1) * column_part[w]
+
+        total = across(0) * (whole - row_part[h]) + across(1) * row_part[h]
+        return requantized(op, [(total, m[0])], s[0], site.constants["shift"], 30)
+
+    return Body((x,), tuple(constants), code)
+
+
 @definition(o.Flatten)
 def _flatten(op: o.Flatten, site: Site) -> Body:
     (source,) = site.inputs

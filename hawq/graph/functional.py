@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hawq.graph import ir
 
-__all__ = ["average_pool", "clamp", "convolve", "max_pool", "pointwise"]
+__all__ = ["average_pool", "clamp", "convolve", "max_pool", "pointwise", "resize"]
 
 _RELU = ir.Clamp(0.0, None)
 
@@ -54,13 +54,26 @@ def average_pool(value: Tensor, op: ir.AvgPool2d) -> Tensor:
     return total / torch.tensor(op.counts, dtype=value.dtype, device=value.device)
 
 
+def resize(value: Tensor, op: ir.Resize) -> Tensor:
+    """Return the map at the op's positions, linear between rows, then between columns."""
+    for axis, positions in ((2, op.rows), (3, op.columns)):
+        at = torch.tensor(positions, dtype=torch.float64, device=value.device)
+        first = at.long()
+        low = value.index_select(axis, first)
+        if not all(position.is_integer() for position in positions):
+            high = value.index_select(axis, (first + 1).clamp(max=value.shape[axis] - 1))
+            low = torch.lerp(low, high, (at - first).to(value.dtype).view(-1, *[1] * (3 - axis)))
+        value = low
+    return value
+
+
 def _over_map(factor: Tensor, value: Tensor) -> Tensor:
     """Return one number a channel, (N, C), so that it multiplies a map (N, C, H, W)."""
     return factor.view(*factor.shape, *[1] * (value.dim() - factor.dim()))
 
 
 def pointwise(op: ir.Op, inputs: Sequence[Tensor]) -> Tensor:
-    """Compute any op that has no weights: Add, Mul, Unary, Relu, Concat, MaxPool2d, AvgPool2d, Flatten.
+    """Compute any op that has no weights: Add, Mul, Unary, Relu, Concat, MaxPool2d, AvgPool2d, Resize, Flatten.
 
     Raises:
         TypeError: the op has weights, or is the input.
@@ -80,6 +93,8 @@ def pointwise(op: ir.Op, inputs: Sequence[Tensor]) -> Tensor:
             return max_pool(inputs[0], op)
         case ir.AvgPool2d():
             return average_pool(inputs[0], op)
+        case ir.Resize():
+            return resize(inputs[0], op)
         case ir.Flatten():
             return inputs[0].flatten(1)
         case _:

@@ -30,6 +30,7 @@ __all__ = [
     "Norm",
     "Op",
     "Relu",
+    "Resize",
     "Unary",
 ]
 
@@ -162,6 +163,22 @@ class AvgPool2d(Op):
     stride: Pair
     padding: Padding
     counts: int | tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Resize(Op):
+    """The map between its own rows and columns: linear between the four neighbours of every new pixel.
+
+    `rows` and `columns` say where those of the output lie in the input: 0 <= position <= size - 1.
+    """
+
+    rows: tuple[float, ...]
+    columns: tuple[float, ...]
+
+    @property
+    def moves(self) -> bool:
+        """Whether every new pixel is one of the old ones: nearest up-sampling, or the spreading of a single pixel."""
+        return all(position.is_integer() for position in (*self.rows, *self.columns))
 
 
 @dataclass(frozen=True)

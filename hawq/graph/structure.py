@@ -1,13 +1,28 @@
 """Find what quantization needs to know about a network, from its graph and never from names.
 
-*Domains* are sets of tensors that share one quantizer: max pool and flatten move codes without changing them, and
-a concatenation's inputs must have its scale, so a tensor that only a concatenation reads is produced at that scale.
+*Domains* are sets of tensors that share one quantizer: max pool, flatten and nearest up-sampling move codes without
+changing them, and a concatenation's inputs must have its scale, so a tensor that only a concatenation reads is
+produced at that scale.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hawq.graph.ir import Add, Concat, Conv2d, Flatten, FloatGraph, Input, Linear, MaxPool2d, Mul, Node, Norm, Unary
+from hawq.graph.ir import (
+    Add,
+    Concat,
+    Conv2d,
+    Flatten,
+    FloatGraph,
+    Input,
+    Linear,
+    MaxPool2d,
+    Mul,
+    Node,
+    Norm,
+    Resize,
+    Unary,
+)
 from hawq.graph.signs import non_negative
 
 __all__ = ["Domain", "find_domains", "pinned_units", "tie_groups"]
@@ -19,12 +34,12 @@ class Domain:
 
     Attributes:
         root: the tensor at which training observes and fake-quantizes. It is the concatenation that joins the domain
-            (the last one), or else the tensor that is neither max-pooled nor flattened from another of the domain.
+            (the last one), or else the tensor that none of the ops that move codes makes of another of the domain.
         members: names of all tensors of the domain, in graph order.
         readers: names of the units that read a member, in graph order. They share activation bits.
         narrow: whether a Unary, or a Mul as its second factor, reads a member: at most 8 bits of it, as units do.
         stream: whether it is kept in 16-bit codes: an Add makes it, an Add or a Norm reads a member, or it is the
-            network's output and no accumulator.
+            network's output, or what that is interpolated from, and no accumulator.
         signed: whether it may hold negative values.
         is_input: whether it holds the image.
         accumulator: whether it is the raw accumulator of the last unit (only flattened, if anything): the logits,
@@ -57,7 +72,7 @@ def find_domains(graph: FloatGraph) -> dict[str, Domain]:
             readers=readers,
             narrow=any(_reads_narrow(node, inside) for node in outside),
             stream=isinstance(graph.nodes[root].op, Add)
-            or any(isinstance(node.op, Add | Norm) for node in outside)
+            or any(isinstance(node.op, Add | Norm) or _resizes_output(graph, node) for node in outside)
             or (is_output and not accumulator),
             signed=root not in positive,
             is_input=isinstance(graph.nodes[root].op, Input),
@@ -97,7 +112,7 @@ def _members_by_root(graph: FloatGraph) -> dict[str, list[str]]:
     root_of: dict[str, str] = {}
     members: dict[str, list[str]] = {}
     for node in graph.nodes.values():
-        root = root_of[node.inputs[0]] if isinstance(node.op, MaxPool2d | Flatten) else node.name
+        root = root_of[node.inputs[0]] if _moves(node) else node.name
         root_of[node.name] = root
         members.setdefault(root, []).append(node.name)
     for node in graph.nodes.values():
@@ -121,6 +136,15 @@ def _only_joined(graph: FloatGraph, members: list[str], concat: Node) -> bool:
 def _readers(graph: FloatGraph, names: Iterable[str]) -> list[Node]:
     wanted = set(names)
     return [node for node in graph.nodes.values() if wanted.intersection(node.inputs)]
+
+
+def _moves(node: Node) -> bool:
+    """Tell whether a node puts out codes of its input as they are."""
+    return isinstance(node.op, MaxPool2d | Flatten) or (isinstance(node.op, Resize) and node.op.moves)
+
+
+def _resizes_output(graph: FloatGraph, node: Node) -> bool:
+    return isinstance(node.op, Resize) and node.name == graph.output
 
 
 def _reads_narrow(node: Node, members: set[str]) -> bool:

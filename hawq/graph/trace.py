@@ -7,6 +7,7 @@ from torch import nn
 
 import hawq.graph.ops_curves
 import hawq.graph.ops_pointwise
+import hawq.graph.ops_resize
 import hawq.graph.ops_shape
 import hawq.graph.ops_units
 import hawq.graph.ops_windows  # noqa: F401  # importing registers the operations

@@ -14,7 +14,9 @@ __all__ = [
     "code_range",
     "dyadic",
     "dyadic_shared",
+    "fixed_positions",
     "nearest_code",
+    "part_bits",
     "quantize",
     "quantize_pixels",
     "requantize",
@@ -73,6 +75,32 @@ def dyadic_shared(ratios: Tensor) -> tuple[Tensor, Tensor]:
     """
     _, s = dyadic(ratios.double().max().reshape(1))
     return torch.round(ratios.double() * torch.pow(2.0, s.double())).long().clamp(max=(1 << MULTIPLIER_BITS) - 1), s
+
+
+def part_bits(bits: int) -> int:
+    """Return k, the bits of an interpolation weight: codes of `bits` bits times (2^k)^2 stay below 2^30.
+
+    >>> part_bits(8), part_bits(16)
+    (11, 7)
+    """
+    return 11 if bits <= 8 else 7
+
+
+def fixed_positions(positions: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return where interpolation reads: whole positions, and what is left in units of 2^-bits, to the nearest.
+
+    A weight is off by at most 2^-(bits+1), so a value interpolated along both axes is off by at most 2^-bits times the
+    largest difference of neighbours, half a step of the output aside.
+
+    Args:
+        positions: p >= 0, float64, (n,).
+        bits: k.
+
+    Returns:
+        floor(p), and rint((p - floor(p)) * 2^k), 0 .. 2^k, int32, (n,) each.
+    """
+    whole = torch.floor(positions)
+    return whole.int(), torch.round((positions - whole) * 2.0**bits).int()
 
 
 def rounding_shift(value: Tensor, shift: Tensor | int) -> Tensor:

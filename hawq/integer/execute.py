@@ -253,6 +253,25 @@ def _avg_pool2d(
     return requantize(total.long(), constants["multiplier"], constants["shift"], op.out.zero_point, op.lo, op.hi)
 
 
+@_kernel(o.Nearest)
+def _nearest(
+    op: o.Nearest, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    return inputs[0][:, :, constants["row"]][:, :, :, constants["column"]]
+
+
+@_kernel(o.Bilinear)
+def _bilinear(
+    op: o.Bilinear, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]
+) -> Tensor:
+    total, whole = inputs[0] - types[0].zero_point, 1 << op.part_bits
+    for axis, name in ((2, "row"), (3, "column")):
+        first, part = constants[name], constants[f"{name}_part"].view(-1, *[1] * (3 - axis))
+        low, high = (total.index_select(axis, at) for at in (first, (first + 1).clamp(max=total.shape[axis] - 1)))
+        total = low * (whole - part) + high * part
+    return requantize(total, constants["multiplier"], constants["shift"], op.out.zero_point, op.lo, op.hi)
+
+
 @_kernel(o.Flatten)
 def _flatten(
     op: o.Flatten, inputs: Sequence[Tensor], types: Sequence[o.TensorType], constants: Mapping[str, Tensor]

@@ -15,6 +15,7 @@ __all__ = [
     "OPS",
     "Add",
     "AvgPool2d",
+    "Bilinear",
     "Concat",
     "Conv2d",
     "Flatten",
@@ -22,6 +23,7 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "Mul",
+    "Nearest",
     "Op",
     "PixelInput",
     "QuantizeInput",
@@ -258,6 +260,32 @@ class AvgPool2d(_Clamped):
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     constants: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Nearest(Op):
+    """Pick rows and columns: y[c, i, j] = x[c, row_i, column_j]. Type as the input's.
+
+    Constants: row int32 (OH,), column int32 (OW,).
+    """
+
+    constants: ClassVar[tuple[str, ...]] = ("row", "column")
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class Bilinear(_Clamped):
+    """Interpolate between rows and columns by weights in units of 2^-part_bits, with one rounding.
+
+    With r = row_i, p = row_part_i and c, q alike of column j, P = 2^part_bits:
+    acc = (P-p)(P-q) x[r, c] + (P-p) q x[r, c+1] + p (P-q) x[r+1, c] + p q x[r+1, c+1], x less its zero point, in int32,
+    then requantize with 1/P^2 inside the multiplier. The last row stands for the one behind it, as does the last
+    column. Constants: row, row_part int32 (OH,), column, column_part int32 (OW,), multiplier, shift int32 (1,).
+    """
+
+    part_bits: int
+    constants: ClassVar[tuple[str, ...]] = ("row", "row_part", "column", "column_part", "multiplier", "shift")
 
 
 @_register

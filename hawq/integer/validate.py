@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hawq.errors import HawqError
 from hawq.integer import ops as o
+from hawq.integer.arithmetic import part_bits
 from hawq.integer.geometry import pooled_size
 
 __all__ = ["validate"]
@@ -15,10 +16,11 @@ __all__ = ["validate"]
 _DTYPES = {
     "weight": torch.int8, "bias": torch.int32, "shift": torch.int32, "multiplier": torch.int32,
     "threshold": torch.int32, "level": torch.int32, "limit": torch.int32, "table": torch.int32,
+    "row": torch.int32, "row_part": torch.int32, "column": torch.int32, "column_part": torch.int32,
 }  # fmt: skip
 _PIXEL_DTYPES = {"multiplier": torch.int64, "offset": torch.int64, "shift": torch.int32}
 
-_GIVE_ACCUMULATORS = (o.Conv2d, o.Linear, o.MaxPool2d, o.Concat, o.Flatten)
+_GIVE_ACCUMULATORS = (o.Conv2d, o.Linear, o.MaxPool2d, o.Concat, o.Nearest, o.Flatten)
 """Ops that make accumulators or move them; every other op's output is codes."""
 
 _MOST_LEVELS = 256
@@ -249,6 +251,37 @@ def _avg_pool2d(op: o.AvgPool2d, inputs: Sequence[o.TensorType], constants: Mapp
     shape = tuple(constants["multiplier"].shape)
     _check(shape in {(1, 1), size}, f"multiplier has shape {shape}, expected (1, 1) or {size}")
     _check_dyadic(constants, shape)
+
+
+def _check_positions(op: o.Op, source: o.TensorType, constants: Mapping[str, Tensor]) -> None:
+    _check(len(op.out.shape) == 3, f"its output has shape {op.out.shape}, expected (C, H, W)")
+    for axis, name in ((1, "row"), (2, "column")):
+        positions, length = constants[name], source.shape[axis]
+        _check_shape(tuple(positions.shape), op.out.shape[axis : axis + 1], name)
+        _check(bool(((positions >= 0) & (positions < length)).all()), f"a {name} is outside 0..{length - 1}")
+
+
+@_rule(o.Nearest)
+def _nearest(op: o.Nearest, inputs: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> None:
+    _check_same_codes(inputs[0], op.out)
+    _check_shape(op.out.shape[:1], inputs[0].shape[:1], "output channels")
+    _check_positions(op, inputs[0], constants)
+
+
+@_rule(o.Bilinear)
+def _bilinear(op: o.Bilinear, inputs: Sequence[o.TensorType], constants: Mapping[str, Tensor]) -> None:
+    (source,) = inputs
+    _check(source.bits <= o.STREAM_BITS, "interpolates accumulators; requantize them first")
+    most = part_bits(source.bits)
+    _check(0 <= op.part_bits <= most, f"has weights of {op.part_bits} bits, allowed are 0..{most} for its input")
+    _check_shape(op.out.shape[:1], source.shape[:1], "output channels")
+    _check_positions(op, source, constants)
+    for name in ("row", "column"):
+        part = constants[f"{name}_part"]
+        _check_shape(tuple(part.shape), tuple(constants[name].shape), f"{name}_part")
+        inside = bool(((part >= 0) & (part <= 1 << op.part_bits)).all())
+        _check(inside, f"a {name}_part is outside 0..{1 << op.part_bits}")
+    _check_dyadic(constants, (1,))
 
 
 @_rule(o.Flatten)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hawq.errors import HawqError
 from hawq.graph import ir
 from hawq.integer import ops as o
-from hawq.integer.arithmetic import code_range, dyadic, dyadic_shared
+from hawq.integer.arithmetic import code_range, dyadic, dyadic_shared, fixed_positions, part_bits
 from hawq.integer.ops import ACCUMULATOR_BITS, TensorType
 from hawq.integer.program import IntegerProgram
 from hawq.qat.tables import tabulate
@@ -268,6 +268,24 @@ def _avg_pool2d(lowering: _Lowering, node: ir.Node, op: ir.AvgPool2d) -> None:
     geometry = {"kernel": op.kernel, "stride": op.stride, "padding": op.padding}
     pool = o.AvgPool2d(name=node.name, inputs=node.inputs, out=out, lo=lo, hi=hi, **geometry)  # type: ignore[arg-type]
     lowering.emit(pool, multiplier=multiplier.int(), shift=shift.int())
+
+
+@_rule(ir.Resize)
+def _resize(lowering: _Lowering, node: ir.Node, op: ir.Resize) -> None:
+    before = lowering.types[node.inputs[0]]
+    bits = part_bits(before.bits)
+    axes = (torch.tensor(positions, dtype=torch.float64) for positions in (op.rows, op.columns))
+    (row, row_part), (column, column_part) = (fixed_positions(positions, bits) for positions in axes)
+    if op.moves:
+        nearest = o.Nearest(name=node.name, inputs=node.inputs, out=_same_codes(lowering, node))
+        lowering.emit(nearest, row=row, column=column)
+        return
+    out = lowering.out_type(node)
+    multiplier, shift = dyadic(torch.tensor([before.scale * 4.0**-bits], dtype=torch.float64) / out.scale)
+    lo, hi = out.range
+    bilinear = o.Bilinear(name=node.name, inputs=node.inputs, out=out, lo=lo, hi=hi, part_bits=bits)
+    parts = {"row": row, "row_part": row_part, "column": column, "column_part": column_part}
+    lowering.emit(bilinear, **parts, multiplier=multiplier.int(), shift=shift.int())
 
 
 @_rule(ir.Flatten)

@@ -10,7 +10,7 @@ from torch import nn
 from tracing import Run
 
 from hawq.graph.curves import Curve
-from hawq.graph.ir import Add, Clamp, Conv2d, Flatten, FloatGraph, Input, Mul, Node, Unary
+from hawq.graph.ir import Add, Clamp, Conv2d, Flatten, FloatGraph, Input, Mul, Node, Resize, Unary
 from hawq.graph.signs import non_negative
 from hawq.graph.structure import find_domains, pinned_units, tie_groups
 from hawq.graph.trace import trace
@@ -151,6 +151,24 @@ def test_tables_and_second_factors_read_few_bits():
     assert (domains["mul"].stream, domains["mul"].narrow) == (False, False)
 
 
+def test_moved_codes_keep_their_quantizer_and_interpolated_ones_get_their_own():
+    def call(m, x):
+        return m.b(F.interpolate(F.relu(m.a(x)), scale_factor=2)) + m.b2(F.interpolate(x, (16, 16), mode="bilinear"))
+
+    domains = find_domains(graph_of(call, a=conv(), b=conv(), b2=conv()))
+    assert domains["interpolate"].members == ("a", "interpolate")
+    assert domains["interpolate_2"].members == ("interpolate_2",)
+    assert not domains["interpolate_2"].stream
+
+
+def test_what_the_output_is_interpolated_from_has_16_bits():
+    graph = graph_of(lambda m, x: F.interpolate(m.a(x), (16, 16), mode="bilinear"), a=conv())
+    domains = find_domains(graph)
+    assert domains["a"].stream
+    assert domains[graph.output].stream
+    assert domains["input"].readers == ("a",)
+
+
 LAST = {
     "linear": (lambda m, x: m.fc(x.flatten(1)), "fc", True),
     "flattened convolution": (lambda m, x: F.conv2d(x, m.a.weight).flatten(1), "a", True),
@@ -203,9 +221,10 @@ def test_signs_follow_clamps_sums_pools_and_joins():
         node("gate", Unary(Curve.SIGMOID), "free"),
         node("curved", Unary(Curve.HARD_SWISH), "free"),
         node("curved_positive", Unary(Curve.HARD_SWISH), "positive"),
+        node("resized", Resize((0.5,), (1.0,)), "positive"),
         node("gated", Mul(), "positive", "gate"),
         node("gated_free", Mul(), "free", "gate"),
     ]
     graph = FloatGraph({n.name: n for n in nodes}, "flat", {})
     assert non_negative(graph) == {
-        "positive", "six", "sum", "mixed_relu", "flat", "gate", "curved_positive", "gated"}  # fmt: skip
+        "positive", "six", "sum", "mixed_relu", "flat", "gate", "curved_positive", "resized", "gated"}  # fmt: skip

@@ -58,6 +58,8 @@ UNSUPPORTED = {
     "concat of rows": (lambda m, x: torch.cat([x, x], 2), "dimension 2"),
     "leaky clamp": (lambda m, x: F.hardtanh(x), "[-1.0, 1.0]"),
     "clamp to a tensor": (lambda m, x: x.clamp(m.conv(x)), "clamps to tensors"),
+    "bicubic resizing": (lambda m, x: F.interpolate(x, scale_factor=2, mode="bicubic"), "mode 'bicubic'"),
+    "resizing with a filter": (lambda m, x: F.interpolate(x, (3, 3), mode="bilinear", antialias=True), "antialias"),
     "reflection": (lambda m, x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "reflect"),
     "padding with ones": (lambda m, x: m.conv(F.pad(x, (1, 1), value=1.0)), "value 1.0"),
     "cropping": (lambda m, x: m.conv(F.pad(x, (-1, 0))), "by 0 or more"),

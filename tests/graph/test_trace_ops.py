@@ -21,6 +21,7 @@ from hawq.graph.ir import (
     Mul,
     Norm,
     Relu,
+    Resize,
     Unary,
 )
 from hawq.graph.trace import trace
@@ -193,6 +194,37 @@ def test_nested_concats_become_one_unless_something_else_reads_the_inner():
     nested = assert_same(Run(shared, **parts), SHAPE)
     assert kinds(nested) == ["Conv2d", "Conv2d", "Concat", "Conv2d", "Concat"]
     assert nested.nodes[nested.output].inputs == ("cat", "c")
+
+
+RESIZES = {
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "nearest to a size": lambda x: nn.Upsample((30, 21))(x),
+    "nearest-exact": lambda x: F.interpolate(x, (17, 7), mode="nearest-exact"),
+    "nearest by two factors": lambda x: F.interpolate(x, scale_factor=(1.7, 2.3)),
+    "bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "bilinear with aligned corners": lambda x: nn.UpsamplingBilinear2d(scale_factor=2)(x),
+    "bilinear to a size": lambda x: F.interpolate(x, size=(31, 19), mode="bilinear"),
+    "bilinear by a factor": lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear"),
+    "bilinear, factor of the sizes": lambda x: F.interpolate(
+        x, scale_factor=1.7, mode="bilinear", recompute_scale_factor=True
+    ),
+    "bilinear to fewer": lambda x: F.interpolate(x, (5, 4), mode="bilinear", align_corners=True),
+}
+
+
+@pytest.mark.parametrize("form", RESIZES)
+def test_resizes(form):
+    graph = assert_same(Run(lambda m, x: RESIZES[form](m.conv(x)), conv=conv()), SHAPE)
+    assert kinds(graph) == ["Conv2d", "Resize"]
+    assert graph.nodes[graph.output].op.moves == form.startswith("nearest")
+
+
+def test_a_single_pixel_is_spread_as_it_is():
+    def call(m, x):
+        return F.interpolate(x.mean((2, 3), keepdim=True), size=x.shape[2:], mode="bilinear", align_corners=False)
+
+    graph = assert_same(Run(call), SHAPE)
+    assert graph.nodes[graph.output].op == Resize((0.0,) * 12, (0.0,) * 10)
 
 
 FLATTENS = {

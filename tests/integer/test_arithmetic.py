@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hawq.errors import HawqError
-from hawq.integer.arithmetic import code_range, dyadic, dyadic_shared, quantize, requantize, rounding_shift
+from hawq.integer.arithmetic import (
+    code_range,
+    dyadic,
+    dyadic_shared,
+    fixed_positions,
+    part_bits,
+    quantize,
+    requantize,
+    rounding_shift,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +76,14 @@ def test_quantize_sends_ties_to_even_and_clamps():
     values = torch.tensor([-0.5, 0.5, 1.5, 2.5, 1e9, -1e9])
     assert quantize(values, 1.0, 0, -8, 7).tolist() == [0, 0, 2, 2, 7, -8]
     assert quantize(values, 1.0, 3, 0, 15).tolist() == [3, 3, 5, 5, 15, 0]
+
+
+def test_positions_between_rows_are_the_nearest_parts():
+    whole, part = fixed_positions(torch.tensor([0.0, 1.25, 2.99, 3.0625, 4.03125], dtype=torch.float64), 4)
+    assert whole.tolist() == [0, 1, 2, 3, 4]
+    assert part.tolist() == [0, 4, 16, 1, 0]  # 0.03125 is half a sixteenth: ties go to even
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_interpolated_sums_stay_below_two_to_the_30(bits):
+    assert (2**bits - 1) * 4 ** part_bits(bits) < 2**30

@@ -178,6 +178,32 @@ def test_broken_products_and_tables_are_named(kind, inputs, constants, problem):
         validate(ops, tensors, torch.ones(1))
 
 
+def _integers(*values):
+    return torch.tensor(values, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part_bits", "problem"),
+    [
+        ({"row": _integers(0, 3)}, 11, r"a row is outside 0\.\.2"),
+        ({"column": _integers(0, 1)}, 11, r"column has shape \(2,\), expected \(1,\)"),
+        ({"row_part": _integers(0, 2049)}, 11, r"a row_part is outside 0\.\.2048"),
+        ({"row_part": _integers(0)}, 11, r"row_part has shape \(1,\), expected \(2,\)"),
+        ({}, 12, r"has weights of 12 bits, allowed are 0\.\.11 for its input"),
+    ],
+)
+def test_a_broken_resizing_is_named(changes, part_bits, problem):
+    constants = {"row": _integers(0, 1), "row_part": _integers(0, 9), "column": _integers(3),
+                 "column_part": _integers(0), **MUL, **changes}  # fmt: skip
+    ops = [
+        o.QuantizeInput(name="x", inputs=(), out=NARROW, lo=0, hi=15),
+        o.Bilinear(name="op", inputs=("x",), out=dataclasses.replace(NARROW, shape=(2, 2, 1)), lo=0, hi=15,
+                   part_bits=part_bits),
+    ]  # fmt: skip
+    with pytest.raises(HawqError, match=f"op 'op' .Bilinear.: {problem}"):
+        validate(ops, {f"op.{name}": tensor for name, tensor in constants.items()}, torch.ones(1))
+
+
 def test_only_convolutions_and_linear_layers_make_accumulators():
     program = binary_network()
     ops = [dataclasses.replace(op, out=TensorType(op.out.shape, 32, True)) if op.name == "steps" else op

@@ -112,7 +112,27 @@ class Gated(nn.Module):
         return self.head((x * gate.view(-1, 12, 1, 1)).mean((2, 3)))
 
 
-NETWORKS = {cls.__name__: cls for cls in (Residual, Branches, Inverted, Dense, Gated)}
+class Decoder(nn.Module):
+    """DeepLab and feature pyramids: dilated branches, a pooled one spread again, maps of two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.near, self.far = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(8, 4, 3, padding=2, dilation=2)
+        self.pooled, self.project = nn.Conv2d(8, 4, 1), nn.Conv2d(12, 8, 1)
+        self.skip, self.up, self.head = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(14, 10, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = F.relu(self.stem(x))
+        x = F.relu(self.down(fine))
+        pooled = F.interpolate(F.relu(self.pooled(F.adaptive_avg_pool2d(x, 1))), size=x.shape[2:], mode="bilinear")
+        x = torch.cat([F.relu(self.near(x)), F.relu(self.far(x)), pooled], 1)
+        x = F.interpolate(self.project(x), size=fine.shape[2:], mode="bilinear", align_corners=True) + self.skip(fine)
+        larger = F.interpolate(F.relu(self.up(x)), scale_factor=1.6, mode="bilinear")
+        return self.head(torch.cat([larger, F.interpolate(x, size=larger.shape[2:])], 1)).mean((2, 3))
+
+
+NETWORKS = {cls.__name__: cls for cls in (Residual, Branches, Inverted, Dense, Gated, Decoder)}
 SIZE = 16
 
 

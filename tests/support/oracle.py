@@ -138,5 +138,25 @@ def _avgpool2d(op, x, types, c) -> Array:
     return out
 
 
+def _nearest(op, x, types, c) -> Array:
+    out = np.empty((x[0].shape[0], *op.out.shape), np.int64)
+    for n, k, i, j in np.ndindex(out.shape):
+        out[n, k, i, j] = x[0][n, k, c["row"][i], c["column"][j]]
+    return out
+
+
+def _bilinear(op, x, types, c) -> Array:
+    out, whole = np.empty((x[0].shape[0], *op.out.shape), np.int64), 1 << op.part_bits
+    for n, k, i, j in np.ndindex(out.shape):
+        total = 0
+        for r, q in np.ndindex(2, 2):
+            h, w = min(c["row"][i] + r, x[0].shape[2] - 1), min(c["column"][j] + q, x[0].shape[3] - 1)
+            p, s = int(c["row_part"][i]), int(c["column_part"][j])
+            weight = (p if r else whole - p) * (s if q else whole - s)
+            total += (int(x[0][n, k, h, w]) - types[0].zero_point) * weight
+        out[n, k, i, j] = _finish(op, total, c["multiplier"][0], c["shift"][0])
+    return out
+
+
 def _flatten(op, x, types, c) -> Array:
     return x[0].reshape(x[0].shape[0], -1)

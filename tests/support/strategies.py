@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 
 from hawq.integer import ops as o
-from hawq.integer.arithmetic import dyadic, dyadic_shared
+from hawq.integer.arithmetic import dyadic, dyadic_shared, part_bits
 from hawq.integer.geometry import pooled_size
 
 BITS = st.sampled_from([2, 3, 4, 5, 8, 16])
@@ -209,6 +209,40 @@ def average_pools(draw):
     return op, [codes(generator, source)], [source], {"multiplier": multiplier.int(), "shift": shift.int()}
 
 
+def _positions(draw, generator, source):
+    size = tuple(draw(st.integers(1, 9)) for _ in range(2))
+    rows, columns = (
+        torch.randint(0, n, (m,), generator=generator) for n, m in zip(source.shape[1:], size, strict=True)
+    )
+    return size, {"row": rows.int(), "column": columns.int()}
+
+
+@st.composite
+def nearest_resizings(draw):
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    source = draw(tensor_types((draw(st.sampled_from([1, 4, 17])), draw(st.integers(1, 5)), draw(st.integers(1, 5)))))
+    size, constants = _positions(draw, generator, source)
+    out = o.TensorType((source.shape[0], *size), source.bits, source.signed, source.scale, source.zero_point)
+    return o.Nearest(name="op", inputs=("x",), out=out), [codes(generator, source)], [source], constants
+
+
+@st.composite
+def bilinear_resizings(draw):
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    source = draw(tensor_types((draw(st.sampled_from([1, 4, 17])), draw(st.integers(1, 5)), draw(st.integers(1, 5)))))
+    size, constants = _positions(draw, generator, source)
+    bits = draw(st.sampled_from([part_bits(source.bits), 1]))  # halves make ties at .5
+    for name in ("row", "column"):
+        parts = torch.randint(0, (1 << bits) + 1, constants[name].shape, generator=generator, dtype=torch.int32)
+        constants[f"{name}_part"] = parts
+    out = draw(tensor_types((source.shape[0], *size)))
+    ratio = draw(st.sampled_from([1.0, source.scale / out.scale])) * 4.0**-bits
+    multiplier, shift = dyadic(torch.tensor([ratio], dtype=torch.float64))
+    constants |= {"multiplier": multiplier.int(), "shift": shift.int()}
+    op = o.Bilinear(name="op", inputs=("x",), out=out, part_bits=bits, **_clamp(draw, out))
+    return op, [codes(generator, source)], [source], constants
+
+
 @st.composite
 def flattenings(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
@@ -255,5 +289,7 @@ CASES = {
     o.Concat: concatenations(),
     o.MaxPool2d: max_pools(),
     o.AvgPool2d: average_pools(),
+    o.Nearest: nearest_resizings(),
+    o.Bilinear: bilinear_resizings(),
     o.Flatten: flattenings(),
 }

@@ -18,6 +18,7 @@ CASES = [
     ("Dense", "mixed", False),
     ("Gated", "uniform8", True),
     ("Gated", "uniform4", False),
+    ("Decoder", "uniform4", True),
 ]
 
 
