@@ -1,0 +1,59 @@
+"""The table of post-training methods: rows are measured in processes of their own, kept, and not measured twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from shared_data import shared
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from ptq import LOW, ROWS, shown  # noqa: E402
+from ptq_subjects import TestSet, scheme_bits  # noqa: E402
+
+from hawq.graph.trace import trace  # noqa: E402
+from hawq.models import create_model  # noqa: E402
+from hawq.ptq import parse_methods  # noqa: E402
+
+
+def test_every_row_can_be_asked_for():
+    graph = trace(create_model("resnet20_cifar10"), (3, 32, 32))
+    for row in (*ROWS, *LOW):
+        scheme, _, methods = row.partition(":")
+        assert parse_methods(methods.removeprefix("distilled,"))
+        bits = scheme_bits(scheme, graph)
+        assert (bits.units["features.stage1.unit2.body.conv1.conv"]) == tuple(int(d) for d in scheme[1:].split("A"))
+        assert bits.units["output"] == (8, 8)
+
+
+def test_ten_classes_are_chosen_among_a_thousand():
+    logits = torch.zeros(2, 5)
+    logits[0, 4], logits[0, 1], logits[1, 0] = 3.0, 2.0, 1.0
+    labels = torch.tensor([1, 0])
+    assert TestSet("all", torch.empty(2), labels).top1(logits) == 50.0
+    assert TestSet("two", torch.empty(2), labels, (0, 1)).top1(logits) == 100.0
+
+
+def test_a_row_that_fails_says_so():
+    assert shown({"network": "n", "row": "W4A4:mse,brecq", "error": "HawqError: no"}) == [
+        "W4A4",
+        "mse,brecq",
+        "HawqError: no",
+    ]
+
+
+@pytest.mark.slow
+def test_quick(tmp_path):
+    command = [sys.executable, "benchmarks/ptq.py", "--data", str(shared("weights").parent), "--quick", "--json",
+               "--keep", str(tmp_path / "rows.jsonl"), "--markdown", str(tmp_path / "page.md")]  # fmt: skip
+    first = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    assert [row["row"] for row in first] == ["float", "W8A8:minmax", "W4A4:mse"]
+    assert all(row["top1"]["cifar10"] >= 80 for row in first)
+    assert all(row["exact"] > 600_000 for row in first[1:])
+    again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert json.loads(again.stdout) == first
+    assert "resnet20_cifar10 float\n" not in again.stderr
+    assert "| W4A4 | mse | " in (tmp_path / "page.md").read_text()
