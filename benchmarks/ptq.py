@@ -31,8 +31,7 @@ DISTILLED = "distilled"
 """Stands in front of methods that are given images made from the network."""
 
 _RANGES = ("minmax", "limits,equalize,minmax", "limits,equalize,minmax,bias-correction")
-_FEW = ("minmax", "mse", "aciq", "aciq,allocate-bits", "aciq,allocate-bits,bias-correction-data",
-        "mse,bias-correction-data", "mse,adaround", "mse,brecq")  # fmt: skip
+_FEW = ("minmax", "mse", "mse,bias-correction-data", "mse,adaround", "mse,brecq")
 
 ROWS = (
     *(f"W8A8:{methods}" for methods in _RANGES),

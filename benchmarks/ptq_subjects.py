@@ -19,7 +19,7 @@ from hawq.images import fitted, open_image
 from hawq.models import create_model
 from hawq.schemes import PINNED_BITS
 
-__all__ = ["SUBJECTS", "Subject", "TestSet", "scheme_bits"]
+__all__ = ["SUBJECTS", "LabelledSet", "Subject", "scheme_bits"]
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 _TEN = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
@@ -27,7 +27,7 @@ _TEN = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 
 
 @dataclass(frozen=True)
-class TestSet:
+class LabelledSet:
     """Images with labels.
 
     Attributes:
@@ -68,7 +68,7 @@ class Subject:
     graph: FloatGraph
     preprocessing: Preprocessing
     calibration: Tensor
-    tests: tuple[TestSet, ...]
+    tests: tuple[LabelledSet, ...]
 
 
 def scheme_bits(name: str, graph: FloatGraph) -> BitConfig:
@@ -94,13 +94,13 @@ def _imagenet(name: str, model: nn.Module, mean: float, std: float, data: Path, 
     train, nips = data / "imagenet" / "train1k", data / "imagenet" / "nips17"
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:count]
     rows = _rows(nips)[:limit]
-    tests = [TestSet("nips17", _pixels([nips / row["file"] for row in rows], how),
+    tests = [LabelledSet("nips17", _pixels([nips / row["file"] for row in rows], how),
                      torch.tensor([int(row["class_index"]) for row in rows]))]  # fmt: skip
     folders = sorted((data / "imagenette" / "val").iterdir())
     found = [(file, label) for folder, label in zip(folders, _TEN, strict=True) for file in sorted(folder.iterdir())]
     found = found[:: max(1, len(found) // limit)]
     pixels, labels = _pixels([file for file, _ in found], how), torch.tensor([label for _, label in found])
-    tests += [TestSet("imagenette", pixels, labels), TestSet("imagenette, 10", pixels, labels, _TEN)]
+    tests += [LabelledSet("imagenette", pixels, labels), LabelledSet("imagenette, 10", pixels, labels, _TEN)]
     names = sorted(train.glob("*.jpg"))
     calibration = _pixels([names[int(index)] for index in order], how)
     return Subject(name, model, trace(model, (3, 224, 224)), how, calibration, tuple(tests))
@@ -126,7 +126,7 @@ def _cifar10(depth: int) -> Callable[[Path, int, int], Subject]:
         arrays: Any = np.load(data / "cifar10" / "cifar10_lossless.npz")
         train, test = (torch.from_numpy(arrays[key]).permute(0, 3, 1, 2).contiguous() for key in ("train_x", "test_x"))
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:count]
-        tests = (TestSet("cifar10", test[:limit], torch.from_numpy(arrays["test_y"])[:limit].long()),)
+        tests = (LabelledSet("cifar10", test[:limit], torch.from_numpy(arrays["test_y"])[:limit].long()),)
         how = Preprocessing(32, None, IMAGENET_MEAN, IMAGENET_STD)
         return Subject(f"resnet{depth}_cifar10", model, trace(model, (3, 32, 32)), how, train[order], tests)
 

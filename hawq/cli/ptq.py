@@ -80,7 +80,7 @@ def ptq(
     from hawq.cli.session import NO_DATA, DataRequest, open_session
     from hawq.data.distilled import DISTILLED
     from hawq.ptq import METHODS, PRESETS, Settings, Workbench, parse_methods
-    from hawq.ptq.checkpoint import save_quantized
+    from hawq.ptq.checkpoint import check_replaceable, save_quantized
     from hawq.schemes import resolve_scheme
     from hawq.train.float import FloatRequest
 
@@ -99,9 +99,11 @@ def ptq(
         imageless=True,
     )
     bits = resolve_scheme(quant_scheme, arch, session.graph)
+    path = session.run.best(bits.scheme)
+    if not overwrite:
+        check_replaceable(path)
     found = session.data.batches("train", batch_size, shuffle=True, seed=seed, limit=images, workers=workers)
     kept = [batch for batch, _ in found if len(batch)]
-    path = session.run.best(bits.scheme)
     with progress() as bars:
         tasks: dict[str, int] = {}
 
@@ -120,7 +122,7 @@ def ptq(
             folder=path.parent,
         )
         model = bench.run(methods)
-    save_quantized(path, model, [found.name for found in methods], overwrite=overwrite)
+    save_quantized(path, model, [found.name for found in methods])
     console.print(f"{bits.scheme} by {', '.join(found.name for found in methods)}")
     for note in bench.notes:
         console.print(note, soft_wrap=True)

@@ -12,7 +12,7 @@ from shared_data import shared
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from ptq import LOW, ROWS, shown  # noqa: E402
-from ptq_subjects import TestSet, scheme_bits  # noqa: E402
+from ptq_subjects import LabelledSet, scheme_bits  # noqa: E402
 
 from hawq.graph.trace import trace  # noqa: E402
 from hawq.models import create_model  # noqa: E402
@@ -33,8 +33,8 @@ def test_ten_classes_are_chosen_among_a_thousand():
     logits = torch.zeros(2, 5)
     logits[0, 4], logits[0, 1], logits[1, 0] = 3.0, 2.0, 1.0
     labels = torch.tensor([1, 0])
-    assert TestSet("all", torch.empty(2), labels).top1(logits) == 50.0
-    assert TestSet("two", torch.empty(2), labels, (0, 1)).top1(logits) == 100.0
+    assert LabelledSet("all", torch.empty(2), labels).top1(logits) == 50.0
+    assert LabelledSet("two", torch.empty(2), labels, (0, 1)).top1(logits) == 100.0
 
 
 def test_a_row_that_fails_says_so():

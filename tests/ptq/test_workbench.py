@@ -9,7 +9,7 @@ from hawq.checkpoint import write_checkpoint
 from hawq.errors import HawqError, UsageError
 from hawq.graph.interpret import run_float
 from hawq.ptq import METHODS, PRESETS, Stage, parse_methods
-from hawq.ptq.checkpoint import save_quantized
+from hawq.ptq.checkpoint import check_replaceable, save_quantized
 from hawq.qat.checkpoint import load_quantized
 from hawq.quantizers.weight import weight_scale
 
@@ -58,13 +58,16 @@ def test_codes_beyond_the_bits_are_refused():
         work.model.give_weights("conv2", torch.full(graph.weight_shape("conv2"), 8.0), torch.ones(12))
 
 
-def test_a_trained_checkpoint_is_not_overwritten(tmp_path):
-    work, _ = bench()
-    write_checkpoint(tmp_path / "best.pt", {"count": 3})
+def test_a_trained_checkpoint_is_no_place_for_another(tmp_path):
+    path = tmp_path / "best.pt"
+    check_replaceable(path)
+    save_quantized(path, bench()[0].model, [])
+    check_replaceable(path)
+    path.write_bytes(b"torn")
+    check_replaceable(path)
+    write_checkpoint(path, {"count": 3})
     with pytest.raises(UsageError, match="trained"):
-        save_quantized(tmp_path / "best.pt", work.model, [])
-    save_quantized(tmp_path / "best.pt", work.model, [], overwrite=True)
-    save_quantized(tmp_path / "best.pt", work.model, [])
+        check_replaceable(path)
 
 
 def test_methods_are_checked():

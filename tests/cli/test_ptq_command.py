@@ -1,0 +1,55 @@
+"""`hawq ptq` as a user types it: with images, with nothing but weights, and what it refuses."""
+
+import pytest
+from tiny_run import run_command, set_up
+
+from hawq.checkpoint import read_checkpoint, write_checkpoint
+from hawq.cli.ptq import ptq
+from hawq.errors import UsageError
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    set_up(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_methods_are_listed(place):
+    output = run_command(ptq, "--method", "list").output
+    assert "equalize" in output
+    assert "presets" in output
+
+
+def test_a_network_is_quantized_and_says_what_is_next(place):
+    output = run_command(ptq, "--scheme", "uniform4", "--method", "mse,equalize,bias-correction-data").output
+    assert "uniform4 by equalize, mse, bias-correction-data" in output
+    assert "next: hawq export --target llvm -a net.py:tiny" in output
+    body = read_checkpoint(place / "run" / "uniform4" / "best.pt")
+    assert body["methods"] == ["equalize", "mse", "bias-correction-data"]
+
+
+def test_the_same_command_gives_the_same_bytes(place):
+    found = []
+    for _ in range(2):
+        run_command(ptq, "--method", "mse,bias-correction-data")
+        found.append((place / "run" / "uniform8" / "best.pt").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_weights_are_enough(place):
+    output = run_command(ptq, "--data", "none", "--size", "8").output
+    assert "no real images, so no accuracy" in output
+    assert (place / "run" / "uniform8" / "best.pt").is_file()
+
+
+def test_a_trained_network_is_not_lost(place):
+    write_checkpoint(place / "run" / "uniform8" / "best.pt", {"count": 1})
+    with pytest.raises(UsageError, match="--overwrite"):
+        run_command(ptq)
+    run_command(ptq, "--overwrite")
+
+
+def test_a_rule_that_needs_images_says_so(place):
+    with pytest.raises(UsageError, match="needs images"):
+        run_command(ptq, "--data", "none", "--size", "8", "--method", "mse")
