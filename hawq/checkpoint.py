@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -63,10 +62,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"{path} does not exist; train it first with `python quant_train.py`")
+        raise UsageError(f"{path} does not exist; make it first with `hawq train` or `hawq ptq`")
     try:
         body = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # torn files lead torch into any error there is
         raise HawqError(f"{path} cannot be read as a checkpoint ({reason(error)}); train it again") from error
     if not isinstance(body, dict) or body.get("format") != _FORMAT or body.get("version") != _VERSION:
         raise HawqError(f"{path} is no checkpoint of hawq (format {_FORMAT}, version {_VERSION})")

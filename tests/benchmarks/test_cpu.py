@@ -24,20 +24,6 @@ TINY = ["--network", NETWORK, "--batch", "2", "--threads", "1", "--repeat", "2",
 
 
 @pytest.fixture(scope="module")
-def scripts():
-    """Import a script of the folder by name, as one that runs there does."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in set(sys.modules) - before:
-            if (FOLDER / f"{name}.py").is_file():
-                del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
 def cpu(scripts):
     return scripts("cpu")
 

@@ -9,40 +9,36 @@ import pytest
 import torch
 from shared_data import shared
 
+from hawq.graph.trace import trace
+from hawq.models import create_model
+from hawq.ptq import parse_methods
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from ptq import LOW, ROWS, shown  # noqa: E402
-from ptq_subjects import LabelledSet, scheme_bits  # noqa: E402
-
-from hawq.graph.trace import trace  # noqa: E402
-from hawq.models import create_model  # noqa: E402
-from hawq.ptq import parse_methods  # noqa: E402
 
 
-def test_every_row_can_be_asked_for():
+def test_every_row_can_be_asked_for(scripts):
+    ptq, subjects = scripts("ptq"), scripts("ptq_subjects")
     graph = trace(create_model("resnet20_cifar10"), (3, 32, 32))
-    for row in (*ROWS, *LOW):
+    for row in (*ptq.ROWS, *ptq.LOW):
         scheme, _, methods = row.partition(":")
         assert parse_methods(methods.removeprefix("distilled,"))
-        bits = scheme_bits(scheme, graph)
+        bits = subjects.scheme_bits(scheme, graph)
         assert (bits.units["features.stage1.unit2.body.conv1.conv"]) == tuple(int(d) for d in scheme[1:].split("A"))
         assert bits.units["output"] == (8, 8)
 
 
-def test_ten_classes_are_chosen_among_a_thousand():
+def test_ten_classes_are_chosen_among_a_thousand(scripts):
+    images_of = scripts("ptq_subjects").LabelledSet
     logits = torch.zeros(2, 5)
     logits[0, 4], logits[0, 1], logits[1, 0] = 3.0, 2.0, 1.0
     labels = torch.tensor([1, 0])
-    assert LabelledSet("all", torch.empty(2), labels).top1(logits) == 50.0
-    assert LabelledSet("two", torch.empty(2), labels, (0, 1)).top1(logits) == 100.0
+    assert images_of("all", torch.empty(2), labels).top1(logits) == 50.0
+    assert images_of("two", torch.empty(2), labels, (0, 1)).top1(logits) == 100.0
 
 
-def test_a_row_that_fails_says_so():
-    assert shown({"network": "n", "row": "W4A4:mse,brecq", "error": "HawqError: no"}) == [
-        "W4A4",
-        "mse,brecq",
-        "HawqError: no",
-    ]
+def test_a_row_that_fails_says_so(scripts):
+    row = {"network": "n", "row": "W4A4:mse,brecq", "error": "HawqError: no"}
+    assert scripts("ptq").shown(row) == ["W4A4", "mse,brecq", "HawqError: no"]
 
 
 @pytest.mark.slow
