@@ -12,8 +12,10 @@
 
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <iterator>
+#include <numeric>
 
 namespace ffi = tvm::ffi;
 using Object = ffi::json::Object;
@@ -33,10 +35,13 @@ int main(int count, char** words) try {
   const auto image = manifest["image"].cast<Object>();
   const auto output = manifest["storage"].cast<Object>()[manifest["output"]].cast<Object>();
   const auto classes = output["shape"].cast<Numbers>()[0].cast<int64_t>();
-  std::vector<int64_t> shape{manifest["batch"].cast<int64_t>()};
-  for (const auto& length : image["shape"].cast<Numbers>()) shape.push_back(length.cast<int64_t>());
-
   const DLDataType type = ffi::StringToDLDataType(image["dtype"].cast<ffi::String>());
+  std::vector<int64_t> shape{manifest["most"].cast<int64_t>()};
+  for (const auto& length : image["shape"].cast<Numbers>()) shape.push_back(length.cast<int64_t>());
+  if (manifest["batch"] == nullptr) {  // any number of images: as many as there are
+    const int64_t bytes = std::accumulate(shape.begin() + 1, shape.end(), type.bits / 8, std::multiplies<int64_t>());
+    shape[0] = std::clamp<int64_t>(images.size() / bytes, 1, shape[0]);
+  }
   const bool cuda = manifest["target"].cast<ffi::String>() == "cuda";
   const DLDevice device{cuda ? kDLCUDA : kDLCPU, 0};
   const auto global = [](const char* name) { return ffi::Function::GetGlobalRequired(name); };

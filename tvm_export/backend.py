@@ -30,10 +30,12 @@ class Backend(Protocol):
     Attributes:
         device: cpu or cuda.
         followers: ops that its kernels may compute behind their own.
+        takes_any_batch: whether its kernels may leave the number of images to the call.
     """
 
     device: str
     followers: tuple[type[Op], ...]
+    takes_any_batch: bool
 
     def storage(self, kind: TensorType, *, image: bool) -> Storage:
         """Return how a tensor is stored; `image` marks the quantized input."""

@@ -18,6 +18,7 @@ from hawq.data.preprocessing import Preprocessing
 from hawq.errors import HawqError, UsageError
 from hawq.files import write_atomically, write_json
 from hawq.integer import Certificate, IntegerProgram, TensorType, certify
+from hawq.runtime.calls import calls
 from hawq.runtime.devices import check_cpu
 from hawq.runtime.manifest import FORMAT, LIBRARY, MANIFEST, VERSION, file_facts, read_manifest
 from tvm_export.backend import backend
@@ -48,7 +49,7 @@ def export(
     target: str,
     folder: Path,
     *,
-    batch: int = 1,
+    batch: int | None = 1,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     workshop: Workshop | None = None,
@@ -61,7 +62,7 @@ def export(
         program: certified here.
         target: `llvm` or `cuda`.
         folder: gets `model.so` and `manifest.json`.
-        batch: images per call of the library.
+        batch: images per call of the library, None for any number.
         preprocessing: how image files become its input; without it a deployed library takes arrays only.
         class_names: by logit.
         workshop: where kernels are compiled and kept for the next export.
@@ -72,7 +73,8 @@ def export(
         The library.
 
     Raises:
-        UsageError: unknown target or option value, or class names that are not one for each logit.
+        UsageError: unknown target or option value, any batch where the target needs a number, or class names that are
+            not one for each logit.
         HawqError: an accumulator may leave int32, or the compiler failed.
     """
     logits = program.ops[-1].out.shape[0]
@@ -99,6 +101,7 @@ def export(
         "arch": program.arch,
         "scheme": program.scheme,
         "batch": batch,
+        "most": compiled.memory.images,
         "image": {"shape": program.input.out.shape, "dtype": image_dtype(program.input)},
         "preprocessing": None if preprocessing is None else preprocessing.to_json(),
         "class_names": None if class_names is None else list(class_names),
@@ -109,7 +112,7 @@ def export(
         "certificate": certificate.to_json(),
         "storage": storage,
         "tuning": None if tuning is None else tuning.to_json(),
-        "memory": {"activations": compiled.activation_bytes},
+        "memory": {"activations": compiled.memory.bytes},
         "library": file_facts(library),
         "versions": {"tvm": tvm.__version__, "torch": torch.__version__},
     }
@@ -140,7 +143,8 @@ class CompiledModel:
 
     def __init__(self, module: tvm.runtime.Module, manifest: dict[str, Any]) -> None:
         self.manifest = manifest
-        self.batch: int = manifest["batch"]
+        self.batch: int | None = manifest["batch"]
+        self.most: int = manifest["most"]
         self.storage = {
             name: Storage(TensorType(tuple(s["shape"]), s["bits"], s["signed"]), s["channels"], s["packed"])
             for name, s in manifest["storage"].items()
@@ -167,7 +171,7 @@ class CompiledModel:
         return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
     def runner(self, images: Tensor) -> Callable[[], Any]:
-        """Return a function that runs the library once on the first batch of images, for measuring."""
+        """Return a function that runs the library once on the images of its first call, for measuring."""
         batch, _ = next(self._batches(images))
         return lambda: self._machine["main"](batch)
 
@@ -183,12 +187,10 @@ class CompiledModel:
                 f"the library wants images of {dtype}, shape (N, {', '.join(map(str, expected['shape']))}); "
                 f"given: {images.dtype}, {tuple(images.shape)}"
             )
-        for start in range(0, len(images), self.batch):
-            chunk = images[start : start + self.batch]
-            count = len(chunk)
-            if count < self.batch:
-                chunk = torch.cat([chunk, chunk[:1].expand(self.batch - count, *chunk.shape[1:])])
-            yield _aligned(chunk.cuda() if self._on_cuda else chunk), count
+        for part, missing in calls(len(images), self.batch, self.most):
+            chunk = images[part]
+            whole = torch.cat([chunk, chunk[:1].expand(missing, *chunk.shape[1:])]) if missing else chunk
+            yield _aligned(whole.cuda() if self._on_cuda else whole), len(chunk)
 
 
 def _aligned(tensor: Tensor) -> Tensor:

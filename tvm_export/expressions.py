@@ -18,7 +18,7 @@ from hawq.integer import ops as o
 from hawq.integer.geometry import Padding, Pair
 from tvm_export.instructions import PORTABLE, Instruction
 from tvm_export.plans import Plan
-from tvm_export.storage import Expr, Storage
+from tvm_export.storage import Batch, Expr, Storage
 from tvm_export.upper_halves import UPPER, upper_half
 
 __all__ = [
@@ -71,7 +71,7 @@ class Site:
     inputs: tuple[Storage, ...]
     out: Storage
     constants: Mapping[str, np.ndarray]
-    batch: int
+    batch: Batch
     kept: bool = True
     followers: tuple["Site", ...] = ()
     instruction: Instruction = PORTABLE

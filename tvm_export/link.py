@@ -14,7 +14,7 @@ from tvm.relax import vm_build
 
 from hawq.runtime.threads import cores
 from tvm_export.cache import KernelCache
-from tvm_export.memory import plan_memory, planned_bytes
+from tvm_export.memory import MemoryPlan, plan_memory
 
 __all__ = ["CompiledNetwork", "Workshop", "batches", "link", "object_code"]
 
@@ -38,11 +38,11 @@ class CompiledNetwork:
 
     Attributes:
         executable: of TVM's virtual machine.
-        activation_bytes: memory of all tensors between image and logits, each block counted once.
+        memory: of all tensors between image and logits.
     """
 
     executable: tvm.runtime.Executable
-    activation_bytes: int
+    memory: MemoryPlan
 
 
 def link(
@@ -63,10 +63,9 @@ def link(
         workshop: says how many at once; its cache is trimmed at the end.
         batch: kernels in a batch, on average.
     """
-    passes = [*pipeline.dataflow_lower_passes(target), plan_memory]
     with target:
-        planned = tvm.transform.Sequential(passes)(module)
-        lowered = tvm.transform.Sequential(pipeline.finalize_passes(target))(planned)
+        placed, memory = plan_memory(tvm.transform.Sequential(pipeline.dataflow_lower_passes(target))(module))
+        lowered = tvm.transform.Sequential(pipeline.finalize_passes(target))(placed)
     builder = relax.ExecBuilder()
     # these steps of tvm.compile know only one module of kernels
     kernels = list(vm_build._filter_tir(vm_build._vmcodegen(builder, lowered)).functions.items())
@@ -76,7 +75,7 @@ def link(
         built = list(pool.map(build, modules))
     workshop.cache.trim()
     linked = relax._ffi_api.VMLink(builder, target, None, built, {})
-    return CompiledNetwork(vm_build.VMExecutable(linked), planned_bytes(planned["main"]))
+    return CompiledNetwork(vm_build.VMExecutable(linked), memory)
 
 
 def batches(kernels: Sequence[str], mean: int) -> list[slice]:

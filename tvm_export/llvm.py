@@ -43,6 +43,7 @@ class LlvmBackend:
     """
 
     device = "cpu"
+    takes_any_batch = True
     followers = (Add, Limit)  # requantizing a residual stream there, too, takes longer than a pass of its own (Zen 5)
 
     def __init__(self, mcpu: str | None = None) -> None:

@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
+from hawq.errors import UsageError
 from hawq.integer import IntegerProgram
 from hawq.integer.ops import Op, PixelInput
 from tvm_export.backend import Backend, Kernel
 from tvm_export.definitions import Site
 from tvm_export.fusion import fused
 from tvm_export.plans import Plan
-from tvm_export.storage import Storage
+from tvm_export.storage import Batch, Storage
 
 __all__ = ["LoweredNetwork", "lower", "sites"]
 
@@ -34,23 +35,24 @@ class LoweredNetwork:
     storage: dict[str, Storage]
 
 
-def sites(program: IntegerProgram, target: Backend, batch: int) -> list[Site]:
-    """Return every kernel of a program with the storage of its tensors."""
+def sites(program: IntegerProgram, target: Backend, batch: int | None) -> list[Site]:
+    """Return every kernel of a program with the storage of its tensors; batch as for `lower`."""
     storage = {op.name: target.storage(op.out, image=op is program.input) for op in program.ops}
     return [_site(program, members, storage, batch) for members in fused(program, target.followers)]
 
 
-def _site(program: IntegerProgram, members: Sequence[Op], storage: Mapping[str, Storage], batch: int) -> Site:
+def _site(program: IntegerProgram, members: Sequence[Op], storage: Mapping[str, Storage], batch: int | None) -> Site:
     """Return the kernel of some ops; what no op outside reads is not written."""
     inside = {op.name for op in members}
     outside = {name for op in program.ops if op.name not in inside for name in op.inputs} | {program.output.name}
+    images = _images(batch, "int32")  # TVM schedules loops of one index type only, and makes all others int32
     head, *followers = (
         Site(
             op,
             tuple(storage[name] for name in op.inputs),
             storage[op.name],
             {name: tensor.numpy() for name, tensor in program.constants(op).items()},
-            batch,
+            images,
             kept=op.name in outside,
         )
         for op in members
@@ -58,17 +60,29 @@ def _site(program: IntegerProgram, members: Sequence[Op], storage: Mapping[str, 
     return replace(head, followers=tuple(followers))
 
 
+def _images(batch: int | None, index: str) -> Batch:
+    return tirx.Var("images", index) if batch is None else batch
+
+
 def lower(
-    program: IntegerProgram, target: Backend, batch: int, plans: Mapping[str, Plan] | None = None
+    program: IntegerProgram, target: Backend, batch: int | None, plans: Mapping[str, Plan] | None = None
 ) -> LoweredNetwork:
     """Return the program as one module.
 
     Args:
         program: validated and certified.
         target: decides storage and schedules.
-        batch: images per call.
+        batch: images per call, None for any number.
         plans: by the op that a kernel begins with, in place of the default ones.
+
+    Raises:
+        UsageError: the target's kernels are made for one batch only.
     """
+    if batch is None and not target.takes_any_batch:
+        raise UsageError(
+            f"one {target.device} library cannot take any batch, its grids and tiles are chosen for one: "
+            "give --batch-size a number, and export once for each batch"
+        )
     chosen = plans or {}
     placed = [replace(site, plan=chosen.get(site.op.name)) for site in sites(program, target, batch)]
     kernels = [target.kernel(site) for site in placed]
@@ -77,7 +91,9 @@ def lower(
         builder.add_func(kernel.function, _symbol(site.op.name)) for site, kernel in zip(placed, kernels, strict=True)
     ]
     for entry, keep_all in (("main", False), ("trace", True)):
-        _emit(builder, entry, placed, kernels, functions, program.output.name, keep_all)
+        # a variable of its own: functions share none
+        images = _images(batch, "int64")
+        _emit(builder, entry, images, placed, kernels, functions, program.output.name, keep_all)
     written = {name: storage for site in placed for name, storage in site.written.items()}
     return LoweredNetwork(builder.finalize(), tuple(site.op.name for site in placed), written)
 
@@ -85,13 +101,14 @@ def lower(
 def _emit(
     builder: relax.BlockBuilder,
     entry: str,
+    images: Batch,
     placed: list[Site],
     kernels: list[Kernel],
     functions: list[tvm.ir.GlobalVar],
     output: str,
     keep_all: bool,
 ) -> None:
-    image = relax.Var("image", _image_type(placed[0]))
+    image = relax.Var("image", _image_type(placed[0], images))
     with builder.function(entry, [image]):
         with builder.dataflow():
             values: dict[str, relax.Expr] = {}
@@ -99,7 +116,7 @@ def _emit(
                 sources = [values[name] for name in site.reads] or [image]
                 # the dtype is named because relax.const narrows int64 to int32 without a word
                 constants = [relax.const(array, str(array.dtype)) for array in kernel.constants]
-                outs = [relax.TensorType(out.shape(site.batch), out.dtype) for out in site.written.values()]
+                outs = [relax.TensorType(out.shape(images), out.dtype) for out in site.written.values()]
                 call = relax.call_tir(function, [*sources, *constants], outs if len(outs) > 1 else outs[0])
                 made = builder.emit(call)
                 for index, name in enumerate(site.written):
@@ -108,8 +125,8 @@ def _emit(
         builder.emit_func_output(result)
 
 
-def _image_type(first: Site) -> relax.TensorType:
-    return relax.TensorType((first.batch, *first.out.chw), image_dtype(first.op))
+def _image_type(first: Site, images: Batch) -> relax.TensorType:
+    return relax.TensorType((images, *first.out.chw), image_dtype(first.op))
 
 
 def image_dtype(op: Op) -> str:

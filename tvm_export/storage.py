@@ -11,10 +11,13 @@ from tvm import te, tirx
 from hawq.integer import TensorType
 from hawq.runtime.storage import unpack
 
-__all__ = ["Storage", "round_up"]
+__all__ = ["Batch", "Storage", "round_up"]
 
 Expr = Any
 """An integer expression of TensorIR."""
+
+Batch = int | tirx.Var
+"""Images per call: a number, or a variable that every call binds."""
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -51,12 +54,12 @@ class Storage:
         width = 8 if self.type.bits <= 8 else self.type.bits
         return f"{'' if self.type.signed else 'u'}int{width}"
 
-    def shape(self, batch: int) -> tuple[int, int, int, int]:
+    def shape(self, batch: Batch) -> tuple[Batch, int, int, int]:
         """Return the shape in memory."""
         _, h, w = self.chw
         return batch, h, w, self.channels // 2 if self.packed else self.channels
 
-    def placeholder(self, batch: int, name: str) -> te.Tensor:
+    def placeholder(self, batch: Batch, name: str) -> te.Tensor:
         """Return the tensor as an argument of a kernel."""
         return te.placeholder(self.shape(batch), self.dtype, name=name)
 
@@ -68,7 +71,7 @@ class Storage:
         nibble = (byte >> ((c % 2) * 4)) & 15
         return (nibble ^ 8) - 8 if self.type.signed else nibble
 
-    def write(self, batch: int, code: Callable[[Expr, Expr, Expr, Expr], Expr], name: str = "out") -> te.Tensor:
+    def write(self, batch: Batch, code: Callable[[Expr, Expr, Expr, Expr], Expr], name: str = "out") -> te.Tensor:
         """Return the stored tensor whose codes are code(n, h, w, c), an integer expression inside the code range."""
         if not self.packed:
             return te.compute(self.shape(batch), lambda n, h, w, c: code(n, h, w, c).astype(self.dtype), name=name)

@@ -6,11 +6,15 @@ from torch import Tensor
 
 from hawq.errors import HawqError, UsageError
 from hawq.integer import IntegerProgram, ReferenceExecutor
+from hawq.runtime.calls import calls
 from tvm_export.build import CompiledModel, fingerprint
 
 __all__ = ["Mismatch", "VerifyReport", "verify"]
 
 _ALL = "all"
+
+_AT_ONCE = 16
+"""Images compared at once with a library that takes any number; the reference holds all their tensors."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,8 @@ def verify(program: IntegerProgram, compiled: CompiledModel, images: Tensor, unt
         0,
         (output,) if until is None else tuple(names[: names.index(until) + 1 if until in names else None]),
     )
-    for start in range(0, len(images), compiled.batch):
-        batch = images[start : start + compiled.batch]
+    for part, _ in calls(len(images), compiled.batch, compiled.batch or min(_AT_ONCE, compiled.most)):
+        start, batch = part.start, images[part]
         if until is None:
             expected, found = {output: reference(batch)}, {output: compiled(batch)}
         else:

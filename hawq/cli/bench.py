@@ -1,10 +1,14 @@
 """`hawq bench`: latency of a library beside the float network's."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hawq.cli import options as opt
+from hawq.errors import UsageError
+
+if TYPE_CHECKING:
+    from tvm_export import CompiledModel
 
 
 def bench(
@@ -14,6 +18,10 @@ def bench(
     quant_scheme: opt.SchemeOption = opt.DEFAULT_SCHEME,
     target: opt.TargetOption = "llvm",
     threads: opt.MeasuredThreadsOption = 1,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", "-b", min=1, help="Images per call.", show_default="the library's, or 1"),
+    ] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend on each figure.")] = 2.0,
     run_dir: opt.RunDirOption = None,
     size: opt.SizeOption = None,
@@ -40,10 +48,11 @@ def bench(
     run = RunDir.of(arch, open_data(arch, request, seed=0).name, run_dir)
     program = IntegerProgram.load(run.program(scheme))  # before a float network is trained for nothing
     compiled = load(run.export(scheme, target))
+    count = _batch(compiled, batch_size)
     session = open_session(FloatRequest(arch), request, run_dir)
     raw = isinstance(program.input, PixelInput)
-    batch, _ = next(session.data.batches("test", compiled.batch, raw=raw))
-    image, _ = next(session.data.batches("test", compiled.batch))
+    batch, _ = next(session.data.batches("test", count, raw=raw))
+    image, _ = next(session.data.batches("test", count))
     device = "cuda" if target == "cuda" else "cpu"
     model, image = session.model.to(device), image.to(device)
     with torch.inference_mode():
@@ -56,8 +65,19 @@ def bench(
         [name, f"{x.median_ms:.3f}", f"{x.p10_ms:.3f}", f"{x.p90_ms:.3f}", x.runs, f"{slowest / x.median_ms:.2f}x"]
         for name, x in figures.items()
     ]
-    title = f"{arch}, batch {compiled.batch}, {describe_threads(threads)}"
+    title = f"{arch}, batch {count}, {describe_threads(threads)}"
     print_table(title, ["network", "median (ms)", "p10", "p90", "runs", "speed"], rows)
     if as_json:
-        print_json({"arch": arch, "batch": compiled.batch, "threads": threads,
+        print_json({"arch": arch, "batch": count, "threads": threads,
                     "latency": {name: vars(latency) for name, latency in figures.items()}})  # fmt: skip
+
+
+def _batch(compiled: "CompiledModel", wanted: int | None) -> int:
+    """Return how many images a call is to have."""
+    count = wanted or compiled.batch or 1
+    if count > compiled.most or count != (compiled.batch or count):
+        takes = f"at most {compiled.most}" if compiled.batch is None else f"exactly {compiled.batch}"
+        raise UsageError(
+            f"--batch-size {count}: the library takes {takes} images a call; export one that takes {count}"
+        )
+    return count

@@ -24,7 +24,9 @@ def export(
             "--cuda-graph/--no-cuda-graph", help="Launch a CUDA library's kernels as one graph.", show_default="no"
         ),
     ] = None,
-    batch_size: opt.BatchSizeOption = 1,
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", "-b", help="Images per call: a number, or any (llvm only).")
+    ] = "1",
     pixels: Annotated[
         bool, typer.Option("--pixels/--float-input", help="Take raw uint8 pixels instead of normalised float32.")
     ] = False,
@@ -86,6 +88,7 @@ def export(
     from tvm_export.link import Workshop
     from tvm_export.tuning import TuningLog
 
+    batch = opt.parse_batch(batch_size)  # before a float network is trained for nothing
     session = open_session(
         FloatRequest(network, num_classes, pretrained, weights),
         DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation),
@@ -107,13 +110,13 @@ def export(
         log = TuningLog(tune_log or session.run.tuning(scheme, target))
         chosen = backend(target, mcpu=mcpu, arch=arch or None, cuda_graph=cuda_graph)
         workshop = Workshop(KernelCache(cache_dir), jobs or cores())
-        tuning = tuned_program(program, chosen, batch_size, workshop, log, threads, tune_seconds if tune else None)
+        tuning = tuned_program(program, chosen, batch, workshop, log, threads, tune_seconds if tune else None)
     with console.status(f"compiling for {target}"):
         library = compile_program(
             program,
             target,
             session.run.export(scheme, target),
-            batch=batch_size,
+            batch=batch,
             preprocessing=preprocessing,
             class_names=session.data.names_of(program.ops[-1].out.shape[0]),
             workshop=Workshop(cache, jobs or cores()),

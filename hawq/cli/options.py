@@ -41,6 +41,7 @@ __all__ = [
     "WeightsOption",
     "WorkersOption",
     "following",
+    "parse_batch",
     "parse_widths",
 ]
 
@@ -161,6 +162,19 @@ def following(command: str, given: Mapping[str, object]) -> str:
     usual = {"-a": DEFAULT_ARCH, "--data": DEFAULT_DATA, "--quant-scheme": DEFAULT_SCHEME}
     words = (f"{option} {value}" for option, value in given.items() if value not in (None, usual.get(option)))
     return " ".join([command, *words])
+
+
+def parse_batch(text: str) -> int | None:
+    """Return the images per call that `--batch-size` names, None for any number.
+
+    Raises:
+        UsageError: it is neither a positive number nor `any`.
+    """
+    if text == "any":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size {text!r}: give a number of images, at least 1, or any")
+    return int(text)
 
 
 def parse_widths(text: str) -> tuple[int, ...]:

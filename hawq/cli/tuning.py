@@ -14,7 +14,7 @@ __all__ = ["tuned_program"]
 def tuned_program(
     program: "IntegerProgram",
     chosen: "Backend",
-    batch: int,
+    batch: int | None,
     workshop: "Workshop",
     log: "TuningLog",
     threads: int,
@@ -25,14 +25,14 @@ def tuned_program(
     Args:
         program: certified.
         chosen: the target.
-        batch: images per call.
+        batch: images per call, None for any number.
         workshop: where kernels are compiled.
         log: of measurements.
         threads: CPU threads to tune for.
         seconds: to spend on trials; None follows the log as it is.
 
     Raises:
-        UsageError: the target has nothing to tune, or there is no log to follow.
+        UsageError: the target or a library of any batch has nothing to tune, or there is no log to follow.
         HawqError: this machine cannot run the target's code, or a plan gives other integers than the default.
     """
     from hawq.cli.console import progress
@@ -46,6 +46,10 @@ def tuned_program(
     if facts["target"] != "llvm":
         raise UsageError(
             f"target {facts['target']} has nothing to tune: leave --tune and --tune-log out, or use --target llvm"
+        )
+    if batch is None:
+        raise UsageError(
+            "which plan is fastest depends on the batch: with --tune and --tune-log give --batch-size a number"
         )
     found = layers(sites(program, chosen, batch), chosen, threads)
     if seconds is None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hawq.errors import UsageError
 from hawq.files import write_atomically
+from hawq.runtime.calls import calls
 from hawq.runtime.latency import summary
 from hawq.runtime.library import Library, open_library
 from hawq.runtime.threads import describe_threads, use_threads
@@ -66,8 +67,8 @@ def run_images(request: RunRequest) -> dict[str, Any]:
     library = open_library(request.folder, request.runtime)
     prepared: list[np.ndarray] = []
     found: list[np.ndarray] = []
-    for start in range(0, len(request.images), library.batch):
-        batch = library.prepare(request.images[start : start + library.batch])
+    for part, _ in calls(len(request.images), library.batch, library.most):
+        batch = library.prepare(request.images[part])
         found.append(library(batch))
         prepared.append(batch if request.raw or not prepared else batch[:0])  # the first one is timed below
     integers = np.concatenate(found)
@@ -82,7 +83,8 @@ def run_images(request: RunRequest) -> dict[str, Any]:
         for file, logits in zip(request.images, library.logits(integers), strict=True)
     ]
     if request.repeat:
-        document["latency"] = {**asdict(summary(_times(library, prepared[0], request.repeat))), "batch": library.batch}
+        first = np.resize(prepared[0], (library.batch or len(prepared[0]), *prepared[0].shape[1:]))
+        document["latency"] = {**asdict(summary(_times(library, first, request.repeat))), "batch": len(first)}
     return document
 
 
@@ -110,9 +112,8 @@ def _ranking(library: Library, logits: np.ndarray, count: int) -> list[dict[str,
     return [{"class": int(i), "name": names[i] if names else None, "logit": float(logits[i])} for i in order]
 
 
-def _times(library: Library, images: np.ndarray, runs: int) -> Sequence[float]:
+def _times(library: Library, batch: np.ndarray, runs: int) -> Sequence[float]:
     """Return the milliseconds of every run of one batch."""
-    batch = np.resize(images, (library.batch, *images.shape[1:]))
     times = []
     for _ in range(_WARMUP + runs):
         start = time.perf_counter()

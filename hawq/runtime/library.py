@@ -8,6 +8,7 @@ import numpy as np
 
 from hawq.errors import HawqError, UsageError
 from hawq.images import FILTERS, fitted, open_image
+from hawq.runtime.calls import calls
 from hawq.runtime.devices import check_cpu, check_gpu, gpu_capability
 from hawq.runtime.machine import Machine, find_runtime
 from hawq.runtime.manifest import LIBRARY, MANIFEST, read_manifest
@@ -49,7 +50,8 @@ class Library:
 
     def __init__(self, manifest: dict[str, Any], machine: Machine, source: str = MANIFEST) -> None:
         self.manifest, self._machine, self._source = manifest, machine, source
-        self.batch: int = manifest["batch"]
+        self.batch: int | None = manifest["batch"]
+        self.most: int = manifest["most"]
         self.class_names: list[str] | None = manifest["class_names"]
         self._shape = tuple(manifest["image"]["shape"])
         self._dtype = np.dtype(manifest["image"]["dtype"])
@@ -108,7 +110,6 @@ class Library:
                 f"the library wants images of {self._dtype}, shape (N, {wanted}), N at least 1; "
                 f"given: {images.dtype}, {images.shape}"
             )
-        for start in range(0, len(images), self.batch):
-            chunk = images[start : start + self.batch]
-            missing = self.batch - len(chunk)
+        for part, missing in calls(len(images), self.batch, self.most):
+            chunk = images[part]
             yield np.concatenate([chunk, np.repeat(chunk[:1], missing, axis=0)]) if missing else chunk, len(chunk)

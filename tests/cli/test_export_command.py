@@ -9,6 +9,7 @@ from tiny_run import set_up
 from typer.testing import CliRunner
 
 from hawq.checkpoint import write_checkpoint
+from hawq.cli.bench import bench
 from hawq.cli.export import export
 from hawq.cli.session import DataRequest, open_session
 from hawq.cli.verify import verify
@@ -85,3 +86,32 @@ def test_a_log_that_is_to_be_followed_must_exist(place):
 def test_cuda_has_nothing_to_tune(place):
     with pytest.raises(UsageError, match="leave --tune and --tune-log out"):
         run(export, "-a", "net.py:tiny", "--weights", "float.safetensors", "--target", "cuda", "--tune")
+
+
+def test_a_library_of_any_batch_is_verified_and_timed_at_the_batch_asked_for(place):
+    network = ("-a", "net.py:tiny", "--weights", "float.safetensors")
+    run(export, *network, "--cache-dir", "kernels", "--batch-size", "any")
+    report, _ = run(verify, "-a", "net.py:tiny")
+    assert report["exact"] is True
+    for arguments, batch in (((), 1), (("--batch-size", "3"), 3)):
+        document, _ = run(bench, "-a", "net.py:tiny", "--seconds", "0.1", *arguments)
+        assert document["batch"] == batch
+    with pytest.raises(UsageError, match=r"the library takes at most \d+ images a call"):
+        run(bench, "-a", "net.py:tiny", "--batch-size", str(10**9))
+
+
+def test_a_library_of_any_batch_has_nothing_to_tune(place):
+    with pytest.raises(UsageError, match="with --tune and --tune-log give --batch-size a number"):
+        run(export, "-a", "net.py:tiny", "--weights", "float.safetensors", "--batch-size", "any", "--tune")
+
+
+def test_a_library_of_one_batch_is_timed_at_no_other(place):
+    run(export, "-a", "net.py:tiny", "--weights", "float.safetensors", "--batch-size", "2")
+    with pytest.raises(UsageError, match="--batch-size 1: the library takes exactly 2 images a call"):
+        run(bench, "-a", "net.py:tiny", "--batch-size", "1")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "foo", ""])
+def test_a_batch_that_is_no_number_of_images_is_told(text, place):
+    with pytest.raises(UsageError, match=f"--batch-size '{text}': give a number of images, at least 1, or any"):
+        run(export, "-a", "net.py:tiny", "--batch-size", text)

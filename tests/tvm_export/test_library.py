@@ -78,7 +78,7 @@ def test_any_batch_gives_the_same_integers(batch, program, tmp_path):
 
 
 def test_the_manifest_says_what_the_library_is(program, folder):
-    manifest = read_json(folder / "manifest.json", "hawq-library", 2)
+    manifest = read_json(folder / "manifest.json", "hawq-library", 3)
     assert manifest["program"] == fingerprint(program)
     assert (manifest["target"], manifest["batch"], manifest["scheme"]) == ("llvm", 2, program.scheme)
     assert manifest["image"] == {"shape": [3, 16, 16], "dtype": "float32"}
@@ -101,7 +101,7 @@ def test_the_manifest_tells_how_images_are_prepared_and_classes_called(program, 
     how = Preprocessing(16, 18, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic")
     names = [f"class {i}" for i in range(10)]
     export(program, "llvm", tmp_path, preprocessing=how, class_names=names)
-    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 2)
+    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 3)
     assert Preprocessing.from_json(manifest["preprocessing"]) == how
     assert manifest["class_names"] == names
     with pytest.raises(UsageError, match="9 class names for 10 logits"):
@@ -110,7 +110,7 @@ def test_the_manifest_tells_how_images_are_prepared_and_classes_called(program, 
 
 def test_the_manifest_lists_the_instruction_sets_of_the_cpu(program, tmp_path):
     export(program, "llvm", tmp_path, mcpu="haswell")
-    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 2)
+    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 3)
     assert manifest["mcpu"] == "haswell"
     assert manifest["features"] == ["sse4.1", "sse4.2", "avx", "avx2", "fma", "f16c", "bmi2"]
 
@@ -130,7 +130,7 @@ def test_a_library_demands_the_instruction_that_it_uses(cpu, program, tmp_path):
     backend = backend_for(cpu)
     export(program, "llvm", tmp_path, mcpu=cpu)
     assert verify(program, load(tmp_path), images(3), until="all").exact
-    features = read_json(tmp_path / "manifest.json", "hawq-library", 2)["features"]
+    features = read_json(tmp_path / "manifest.json", "hawq-library", 3)["features"]
     assert not backend.instruction.feature or backend.instruction.feature in features
 
 

@@ -60,6 +60,7 @@ class CudaBackend:
     """
 
     device = "cuda"
+    takes_any_batch = False  # launches have known grids, and tiles are chosen by the batch
     followers: tuple[type[Op], ...] = ()
 
     def __init__(self, arch: Sequence[str] | None = None, cuda_graph: bool = False) -> None:
