@@ -27,7 +27,8 @@ __all__ = ["Lifetime", "MemoryPlan", "assign", "plan_memory"]
 _ALLOC = "relax.builtin.alloc_tensor"
 
 _ROOM = 128 * 2**20
-"""Bytes for images and blocks where calls may have any number of images; kernels count codes in int32."""
+"""Bytes for images and blocks where calls may have any number of images: small enough for kernels to count codes, and
+those of padded copies, in int32."""
 
 
 @dataclass(frozen=True)
