@@ -6,6 +6,7 @@ import typer
 
 from hawq.cli import options as opt
 
+_RANGES = "Rules for ranges"
 _LEARNED = "Learned rounding (adaround, brecq)"
 
 
@@ -31,6 +32,23 @@ def ptq(
     ] = "naive",
     images: Annotated[int, typer.Option("--images", min=1, help="Training images to calibrate with.")] = 256,
     batch_size: opt.BatchSizeOption = 32,
+    percentile: Annotated[
+        float, typer.Option("--percentile", help="Of `percentile`: what is not clipped.", rich_help_panel=_RANGES)
+    ] = 99.9,
+    clip_std: Annotated[
+        float,
+        typer.Option("--clip-std", help="Of `std`: standard deviations from the mean.", rich_help_panel=_RANGES),
+    ] = 3.0,
+    mean_bits: Annotated[
+        float | None,
+        typer.Option(
+            "--mean-bits",
+            min=1.0,
+            max=8.0,
+            help="Of `allocate-bits` and `allocate-bins`: bits a weight on average, 5.3 for example.",
+            show_default="those of the scheme",
+        ),
+    ] = None,
     iterations: Annotated[
         int,
         typer.Option("--iterations", min=1, help="Steps for each unit or block.", rich_help_panel=_LEARNED),
@@ -81,6 +99,7 @@ def ptq(
     from hawq.data.distilled import DISTILLED
     from hawq.ptq import METHODS, PRESETS, Settings, Workbench, parse_methods
     from hawq.ptq.checkpoint import check_replaceable, save_quantized
+    from hawq.quantizers import QuantOptions
     from hawq.schemes import resolve_scheme
     from hawq.train.float import FloatRequest
 
@@ -115,9 +134,10 @@ def ptq(
         bench = Workbench.of(
             session.graph,
             bits,
+            options=QuantOptions(act_percentile=percentile, clip_stds=clip_std),
             images=(lambda: kept) if kept else None,
             image_range=session.data.preprocessing.value_range,
-            settings=Settings(seed, iterations, drop, memory),
+            settings=Settings(seed, iterations, drop, memory, mean_bits),
             progress=heard,
             folder=path.parent,
         )

@@ -53,6 +53,8 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "naive": ("minmax",),
     "learned": ("mse", "brecq"),
     "dfq": ("limits", "equalize", "absorb", "bias-correction"),
+    "aciq": ("laplace-acts", "allocate-bits", "weight-variance", "weight-mean"),
+    "aciq-bins": ("laplace-acts", "allocate-bins", "weight-variance", "weight-mean"),
 }
 """Methods that are used together, by a name that `--method` takes as well."""
 

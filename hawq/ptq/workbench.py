@@ -48,12 +48,14 @@ class Settings:
         iterations: of what is learned, for each unit or block.
         drop: probability with which `brecq` leaves a value unquantized while it learns, 0..1.
         memory: GiB for activations that are kept in memory; the rest lies in files.
+        mean_bits: of weights whose channels share bits out, more than 0, at most 8; None: those of the unit.
     """
 
     seed: int = 0
     iterations: int = 500
     drop: float = 0.5
     memory: float = 4.0
+    mean_bits: float | None = None
 
 
 @dataclass

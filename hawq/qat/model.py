@@ -92,25 +92,27 @@ class QuantizedModel(nn.Module):
         return self._evaluator[1]
 
     @torch.no_grad()
-    def give_weights(self, unit: str, codes: Tensor, scale: Tensor) -> None:
+    def give_weights(self, unit: str, codes: Tensor, scale: Tensor, limits: Tensor | None = None) -> None:
         """Replace the weights of a unit, and whatever quantizer it has, by codes on a grid.
 
         Args:
             unit: whose batch norm is folded.
-            codes: integers within the unit's bits, (O, ...).
+            codes: integers, (O, ...).
             scale: positive, float32, (O,).
+            limits: largest magnitudes of the codes, float32, (O,), at most 127; None: those of the unit's bits.
 
         Raises:
-            ValueError: its batch norm is not folded, or codes do not fit its bits.
+            ValueError: its batch norm is not folded, or codes are beyond their limits.
         """
         module, bits = self.unit(unit), self.bits.units[unit].weight
-        if module.norm is not None or int(codes.abs().max()) > weight_limit(bits):
-            raise ValueError(f"{unit} has a batch norm, or codes beyond {bits} bits")
+        limits = torch.full_like(scale, weight_limit(bits)) if limits is None else limits
+        if module.norm is not None or bool((codes.flatten(1).abs().amax(1) > limits).any()):
+            raise ValueError(f"{unit} has a batch norm, or codes beyond {bits} bits or the limits that are given")
         module.weight.copy_(codes * per_channel(scale, codes))
         self._name_quantizers([unit], weight="given")
         own = replace(self.options, weight_group=1, weight_norm=WeightNorm.NONE.value)
         quantizer = weight_quantizer("given")(bits, module.weight, own)
-        quantizer.load_state_dict({"scales": scale})
+        quantizer.load_state_dict({"scales": scale, "limits": limits})
         module.quantizer = quantizer.to(codes.device)
         self._evaluator = None
 

@@ -1,9 +1,12 @@
 """Map real values to codes: uniform and learned quantizers of weights and activations, each in a file of its own."""
 
 from hawq.quantizers import (  # noqa: F401  # they register themselves
+    aciq,
     dorefa,
     fatnn,
     given,
+    kl,
+    kmeans,
     lq_nets,
     lsq,
     lsq_plus,
@@ -12,6 +15,7 @@ from hawq.quantizers import (  # noqa: F401  # they register themselves
     n2uq,
     pact,
     percentile,
+    running,
     ternary,
     xnor,
     xnor_plus,

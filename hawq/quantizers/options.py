@@ -26,6 +26,7 @@ class QuantOptions:
         act_quantizer: name in `hawq.quantizers.ACTIVATION_QUANTIZERS`.
         weight_percentile: of `percentile` weights: the largest magnitude that is not clipped, percent, above 50.
         act_percentile: of `percentile` activations, alike.
+        clip_stds: of `std`, weights and activations: how many standard deviations from the mean they are clipped.
         weight_group: neighbouring output channels whose weights share a scale; 0: those of a layer. Of the units pinned
             to 8 bits every channel has a scale, unless it is 0.
         weight_norm: of the weights that share a scale, before they are quantized, one of
@@ -48,6 +49,7 @@ class QuantOptions:
     act_quantizer: str = "minmax"
     weight_percentile: float = 99.9
     act_percentile: float = 99.9
+    clip_stds: float = 3.0
     weight_group: int = 1
     weight_norm: str = WeightNorm.NONE.value
     bias_bits: int = 32
@@ -69,6 +71,8 @@ class QuantOptions:
         for name in ("weight_percentile", "act_percentile"):
             if not 50 < getattr(self, name) <= 100:
                 raise UsageError(f"{name.replace('_', ' ')} {getattr(self, name)}: allowed are numbers in (50, 100]")
+        if not self.clip_stds > 0:
+            raise UsageError(f"clip at {self.clip_stds} standard deviations: allowed are positive numbers")
         kinds: dict[str, type[Enum]] = {
             "weight_norm": WeightNorm, "step_gradient": StepGradient, "sign_gradient": SignGradient
         }  # fmt: skip

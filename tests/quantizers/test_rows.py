@@ -5,7 +5,7 @@ import torch
 
 from hawq.quantizers import WEIGHT_QUANTIZERS, QuantOptions
 
-NAMES = sorted(WEIGHT_QUANTIZERS)
+NAMES = sorted(name for name, cls in WEIGHT_QUANTIZERS.items() if not cls.scales_given)
 NORMS = ["mean", "var", "var-mean"]
 
 

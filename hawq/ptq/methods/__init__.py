@@ -3,6 +3,7 @@
 from hawq.ptq.methods import (  # noqa: F401  # they register themselves
     absorb,
     adaround,
+    allocate,
     bias_correction,
     bias_correction_data,
     brecq,
@@ -10,4 +11,5 @@ from hawq.ptq.methods import (  # noqa: F401  # they register themselves
     equalize,
     rules,
     upper_limits,
+    weight_corrections,
 )
