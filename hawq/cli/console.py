@@ -2,15 +2,23 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
-__all__ = ["console", "print_json", "print_table", "progress", "track"]
+__all__ = ["console", "print_json", "print_table", "progress", "steps", "track"]
 
 _LOG_WIDTH = 120
 
@@ -33,6 +41,20 @@ def progress() -> Iterator[Progress]:
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         yield bars
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int, str], None]]:
+    """Show a progress bar for each thing that is reported, by what it is, how far, of how much, and how it stands."""
+    with progress() as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def heard(what: str, done: int, total: int, status: str) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, status="")
+            bars.update(tasks[what], completed=done, total=total, status=status)
+
+        yield heard
 
 
 def track(items: Iterable[_T], description: str, total: int | None = None) -> Iterator[_T]:

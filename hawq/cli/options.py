@@ -35,6 +35,7 @@ __all__ = [
     "SeedOption",
     "SensitivityImagesOption",
     "SizeOption",
+    "StatsOption",
     "StdOption",
     "TargetOption",
     "ThreadsOption",
@@ -111,6 +112,13 @@ RunDirOption = Annotated[
 SchemeOption = Annotated[
     str,
     typer.Option("--quant-scheme", "--scheme", help="uniform8, uniform4, a searched or published scheme, or a .json."),
+]
+StatsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--stats",
+        help="Statistics of the float network, a .json: find ranges from them; collected where it is missing.",
+    ),
 ]
 TargetOption = Annotated[str, typer.Option("--target", help="llvm (CPU) or cuda.")]
 MeasuredThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU threads to measure with.")]

@@ -1,10 +1,13 @@
 """`hawq ptq`: quantize a trained network without training it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hawq.cli import options as opt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _RANGES = "Rules for ranges"
 _LEARNED = "Learned rounding (adaround, brecq)"
@@ -32,6 +35,7 @@ def ptq(
     ] = "naive",
     images: Annotated[int, typer.Option("--images", min=1, help="Training images to calibrate with.")] = 256,
     batch_size: opt.BatchSizeOption = 32,
+    stats: opt.StatsOption = None,
     percentile: Annotated[
         float, typer.Option("--percentile", help="Of `percentile`: what is not clipped.", rich_help_panel=_RANGES)
     ] = 99.9,
@@ -93,11 +97,13 @@ def ptq(
 
     The checkpoint is like a trained one: `hawq export`, `verify`, `eval` and `train --resume` go on from it.
     """
-    from hawq.cli.console import console, print_json, print_table, progress
+    from functools import cache
+
+    from hawq.cli.console import console, print_json, print_table, steps
     from hawq.cli.quality import compare_quality
     from hawq.cli.session import NO_DATA, DataRequest, open_session
     from hawq.data.distilled import DISTILLED
-    from hawq.ptq import METHODS, PRESETS, Settings, Workbench, parse_methods
+    from hawq.ptq import METHODS, PRESETS, Settings, Statistics, Workbench, parse_methods
     from hawq.ptq.checkpoint import check_replaceable, save_quantized
     from hawq.quantizers import QuantOptions
     from hawq.schemes import resolve_scheme
@@ -121,21 +127,19 @@ def ptq(
     path = session.run.best(bits.scheme)
     if not overwrite:
         check_replaceable(path)
-    found = session.data.batches("train", batch_size, shuffle=True, seed=seed, limit=images, workers=workers)
-    kept = [batch for batch, _ in found if len(batch)]
-    with progress() as bars:
-        tasks: dict[str, int] = {}
 
-        def heard(what: str, done: int, total: int, status: str) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, status="")
-            bars.update(tasks[what], completed=done, total=total, status=status)  # type: ignore[arg-type]
+    @cache
+    def kept() -> "list[Tensor]":
+        found = session.data.batches("train", batch_size, shuffle=True, seed=seed, limit=images, workers=workers)
+        return [batch for batch, _ in found if len(batch)]
 
+    with steps() as heard:
         bench = Workbench.of(
             session.graph,
             bits,
             options=QuantOptions(act_percentile=percentile, clip_stds=clip_std),
-            images=(lambda: kept) if kept else None,
+            images=kept if len(session.data.train) else None,
+            statistics=stats and (lambda graph: Statistics.kept(stats, graph, kept)),
             image_range=session.data.preprocessing.value_range,
             settings=Settings(seed, iterations, drop, memory, mean_bits),
             progress=heard,

@@ -3,6 +3,7 @@
 from hawq.ptq import methods  # noqa: F401  # they register themselves
 from hawq.ptq.gaussians import Moments
 from hawq.ptq.registry import METHODS, PRESETS, Method, Stage, parse_methods, register_method
+from hawq.ptq.statistics import Statistics
 from hawq.ptq.workbench import Progress, Settings, Workbench, silent
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Progress",
     "Settings",
     "Stage",
+    "Statistics",
     "Workbench",
     "parse_methods",
     "register_method",

@@ -14,6 +14,7 @@ from hawq.graph.ir import FloatGraph
 from hawq.ptq.gaussians import Moments
 from hawq.ptq.ranges import expected_ranges, set_ranges
 from hawq.ptq.registry import Method, Stage
+from hawq.ptq.statistics import Statistics, find_ranges
 from hawq.qat.fold import norm_state
 from hawq.qat.model import QuantizedModel
 from hawq.qat.rewrites import folded_graph
@@ -27,15 +28,19 @@ Progress = Callable[[str, int, int, str], None]
 Images = Callable[[], Iterable[Tensor]]
 """Yields the same batches of float32 images, (N, C, H, W), every time it is called."""
 
+StatisticsOf = Callable[[FloatGraph], Statistics]
+"""Returns the statistics of the network that it is given."""
+
 
 def silent(what: str, done: int, total: int, status: str) -> None:
     """Show no progress."""
 
 
 class Ranges(Enum):
-    """Say where ranges of activations come from; without images from moments in any case."""
+    """Say where ranges of activations come from; without images and their statistics from moments in any case."""
 
     IMAGES = "images"
+    """Or statistics of them, where there are some."""
     MOMENTS = "moments"
 
 
@@ -70,6 +75,7 @@ class Workbench:
         bits: of every unit.
         options: which quantizers.
         images: to calibrate with; None: there are none.
+        statistics: to find ranges from in place of images; None: images are looked at.
         image_range: lowest and highest value of an image, for ranges without images; by default that of ImageNet's
             normalisation.
         ranges: where ranges of activations come from.
@@ -84,6 +90,7 @@ class Workbench:
     bits: BitConfig
     options: QuantOptions = field(default_factory=QuantOptions)
     images: Images | None = None
+    statistics: StatisticsOf | None = None
     image_range: tuple[float, float] = (-2.1179, 2.64)
     ranges: Ranges = Ranges.IMAGES
     settings: Settings = field(default_factory=Settings)
@@ -109,10 +116,12 @@ class Workbench:
         """The quantized model, in evaluation mode; built and calibrated when it is first asked for."""
         if self._model is None:
             model = QuantizedModel(self.graph, self.bits, self.options)
-            if self.images is None or self.ranges is Ranges.MOMENTS:
+            if self.ranges is Ranges.MOMENTS or not (self.images or self.statistics):
                 set_ranges(model, expected_ranges(self.graph, self.moments, self.image_range))
+            elif self.statistics is not None:
+                find_ranges(model, self.statistics(self.graph))
             else:
-                model.calibrate(self.images())
+                model.calibrate(self.needed_images())
             self._model = model.eval()
         return self._model
 

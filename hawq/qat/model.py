@@ -1,6 +1,7 @@
 """Run a quantized network: fake quantization while it trains, exact integers while it is evaluated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -149,13 +150,19 @@ class QuantizedModel(nn.Module):
 
         Batch norm keeps its running statistics, weights do not change.
         """
+        with self.calibrating():
+            for batch in batches:
+                self._simulate(batch, fix_bn=True)
+
+    @contextmanager
+    def calibrating(self) -> Iterator[None]:
+        """Let the activation quantizers forget their ranges, and find new ones from what they are shown."""
         quantizers = [m for m in self.modules() if isinstance(m, ActivationQuantizer)]
         for quantizer in quantizers:
             quantizer.start_calibration()
             quantizer.calibrating = True
         try:
-            for batch in batches:
-                self._simulate(batch, fix_bn=True)
+            yield
         finally:
             for quantizer in quantizers:
                 quantizer.calibrating = False

@@ -33,10 +33,10 @@ def percentile_bounds(rows: Tensor, percent: float) -> tuple[Tensor, Tensor]:
     return lower, upper
 
 
-def thinned(value: Tensor) -> Tensor:
-    """Return about 65,000 values, evenly spaced with a step that walks through all columns and rows of the maps."""
+def thinned(value: Tensor, count: int = _SAMPLE) -> Tensor:
+    """Return about `count` values, evenly spaced with a step that walks through all columns and rows of the maps."""
     flat = value.flatten()
-    step = max(1, flat.numel() // _SAMPLE)
+    step = max(1, flat.numel() // count)
     while math.gcd(step, math.prod(value.shape[1:]) or 1) > 1 and step > 1:
         step += 1
     return flat[::step]

@@ -53,3 +53,13 @@ def test_a_trained_network_is_not_lost(place):
 def test_a_rule_that_needs_images_says_so(place):
     with pytest.raises(UsageError, match="needs images"):
         run_command(ptq, "--data", "none", "--size", "8", "--method", "mse")
+
+
+def test_statistics_serve_without_images(place):
+    run_command(ptq, "--method", "mse", "--stats", "stats.json")
+    before = (place / "run" / "uniform8" / "best.pt").read_bytes()
+    (place / "images.npz").unlink()
+    run_command(ptq, "--method", "mse", "--stats", "stats.json", "--data", "none", "--size", "8")
+    assert (place / "run" / "uniform8" / "best.pt").read_bytes() == before
+    with pytest.raises(UsageError, match="statistics of another network"):
+        run_command(ptq, "--method", "equalize", "--stats", "stats.json", "--data", "none", "--size", "8")
