@@ -117,26 +117,25 @@ class QuantizedModel(nn.Module):
         module.quantizer = quantizer.to(codes.device)
         self._evaluator = None
 
-    def give_range(self, tensor: str, scale: Tensor, lowest: Tensor) -> LsqPlusActivation:
+    def give_range(self, tensor: str, scale: Tensor, lowest: Tensor) -> None:
         """Replace the quantizer through which units read a tensor, a uniform one, by `lsq+` with a given range.
 
         Args:
             tensor: that units read.
             scale: positive, float32, a scalar.
             lowest: real value of the lowest code, float32, a scalar; 0 where the tensor is never negative.
-
-        Returns:
-            The quantizer, whose range can be learned.
         """
-        domain = self.plan.domains[tensor]
+        domain, before = self.plan.domains[tensor], self.input_quantizer(tensor)
         self._name_quantizers(domain.readers, activation="lsq+")
-        key, held = _key(domain.root), self.read if _key(domain.root) in self.read else self.stored
-        quantizer = self._quantizer((self.plan.read if held is self.read else self.plan.stored)[domain.root])
-        assert isinstance(quantizer, LsqPlusActivation)
+        quantizer = LsqPlusActivation(before.bits, before.grid, self.options)
         quantizer.begin_at(scale, lowest)
-        held[key] = quantizer.to(scale.device).train(self.training)
+        self.put_input_quantizer(tensor, quantizer.to(scale.device).train(self.training))
+
+    def put_input_quantizer(self, tensor: str, quantizer: ActivationQuantizer) -> None:
+        """Let units read a tensor through another quantizer, of the same bits; the bit config does not know of it."""
+        root = _key(self.plan.domains[tensor].root)
+        (self.read if root in self.read else self.stored)[root] = quantizer
         self._evaluator = None
-        return quantizer
 
     def _name_quantizers(self, units: Iterable[str], **names: str) -> None:
         named = dict(self.bits.quantizers)

@@ -33,36 +33,50 @@ class _QuantizeByStep(torch.autograd.Function):
         zero_point: int,
         lo: int,
         hi: int,
+        passed: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(value, step)
+        ctx.save_for_backward(value, step, passed)  # type: ignore[arg-type]
         ctx.codes = zero_point, lo - zero_point, hi - zero_point  # type: ignore[attr-defined]
-        return quantized(value, step, zero_point, lo, hi)
+        out = quantized(value, step, zero_point, lo, hi)
+        for part, mask, target in [] if passed is None else pieces(value, passed, out):
+            target.lerp_(part, mask.float())  # exact at 0 and 1, and three times as fast as `where`
+        return out
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None, None]:
-        value, step = ctx.saved_tensors  # type: ignore[attr-defined]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None, None, None]:
+        value, step, passed = ctx.saved_tensors  # type: ignore[attr-defined]
         zero_point, lo, hi = ctx.codes  # type: ignore[attr-defined]
         value_grad = torch.empty_like(value)
-        parts = pieces(value, grad, value_grad) if step.dim() == 0 else [(value, grad, value_grad)]
+        tensors = (value, grad, value_grad) if passed is None else (value, grad, passed, value_grad)
         learns = ctx.needs_input_grad[1]  # type: ignore[attr-defined]
         products = []
-        for part, part_grad, target in parts:
+        for part, part_grad, *mask, target in pieces(*tensors) if step.dim() == 0 else [tensors]:
             steps = part / step
             _inside.grad_input(part_grad, steps, lo, hi, grad_input=target)
+            share = mask[0].float() if mask else None
+            if share is not None:
+                target.lerp_(part_grad, share)
             if learns:
-                slope = torch.round(steps).clamp_(lo, hi).sub_(_inside(steps, steps, lo, hi))
-                products.append(slope.mul_(part_grad).sum_to_size(step.shape))
+                slope = torch.round(steps).clamp_(lo, hi).sub_(_inside(steps, steps, lo, hi)).mul_(part_grad)
+                slope = slope if share is None else slope.mul_(1 - share)
+                products.append(slope.sum_to_size(step.shape))
         step_grad = torch.stack(products).sum(0) if learns else None
         if not ctx.needs_input_grad[2]:  # type: ignore[attr-defined]
-            return value_grad, step_grad, None, None, None, None
+            return value_grad, step_grad, None, None, None, None, None
         offset_grad = grad.sum() - value_grad.sum()  # of the values outside
-        return value_grad, step_grad + zero_point * offset_grad, offset_grad, None, None, None
+        return value_grad, step_grad + zero_point * offset_grad, offset_grad, None, None, None, None
 
 
 def quantize_by_step(
-    value: Tensor, step: Tensor, lo: int, hi: int, offset: Tensor | None = None, zero_point: int = 0
+    value: Tensor,
+    step: Tensor,
+    lo: int,
+    hi: int,
+    offset: Tensor | None = None,
+    zero_point: int = 0,
+    passed: Tensor | None = None,
 ) -> Tensor:
     """Return s * (code - z), code = clamp(rint(v / s) + z, lo, hi), with the gradients of both papers.
 
@@ -76,8 +90,9 @@ def quantize_by_step(
         hi: highest code.
         offset: real value that the zero point stands for, a scalar: z = rint(-offset / s). Only gradients need it.
         zero_point: z, in lo..hi.
+        passed: where values are returned as they are, bool, of their shape; None: nowhere.
     """
-    return _QuantizeByStep.apply(value, step, offset, zero_point, lo, hi)  # type: ignore[no-any-return]
+    return _QuantizeByStep.apply(value, step, offset, zero_point, lo, hi, passed)  # type: ignore[no-any-return]
 
 
 @register_activation("lsq")

@@ -10,24 +10,22 @@ inside is passed as it is before quantization. The roundings then serve more inp
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hawq.ptq.reconstruct.activations import run_block
 from hawq.ptq.reconstruct.blocks import Block
+from hawq.ptq.reconstruct.dropping import DroppingRange, mix
 from hawq.ptq.reconstruct.rounding import LearnedRounding
 from hawq.ptq.reconstruct.subjects import Subjects
 from hawq.qat.model import QuantizedModel
 from hawq.quantizers import UniformActivation
-from hawq.quantizers.lsq_plus import LsqPlusActivation
 
-__all__ = ["Reconstruction", "learn", "mix"]
+__all__ = ["Reconstruction", "learn"]
 
-_BYTE = 256
 _COMPARED = 64
 _SMALLEST_ERROR = 1e-12
 
@@ -81,7 +79,7 @@ def learn(
     seed: int,
     heard: Callable[[int, float], None],
 ) -> None:
-    """Reconstruct one block; the model's units and quantizers hold the result.
+    """Reconstruct one block; the model's units and quantizers hold the result, for `subjects.found`.
 
     Args:
         model: quantized, in evaluation mode.
@@ -95,8 +93,9 @@ def learn(
     """
     target = floats[block.output]
     nearest = _error(model, block, quantized, target)
+    generator = torch.Generator().manual_seed(seed)
     roundings = {unit: _soften(model, unit) for unit in subjects.units}
-    ranges = [_learnable(model, root) for root in subjects.ranges]
+    ranges = [_learnable(model, root, how.drop, generator) for root in subjects.ranges]
     logits = [rounding.logit for rounding in roundings.values()]
     optimizer = torch.optim.Adam(
         [{"params": logits, "lr": how.rounding_rate}]
@@ -105,12 +104,11 @@ def learn(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda _: 1.0] + [how.decay] * len(ranges))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     count = sum(logit.numel() for logit in logits)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.enable_grad(), _dropping(ranges, how.drop, generator):
+    with torch.enable_grad():
         for iteration in range(how.iterations):
-            chosen = torch.randint(len(target), (how.batch,), generator=generator)
-            given = {n: mix(quantized[n][chosen], floats[n][chosen], how.drop, generator) for n in block.inputs}
-            error = (run_block(model, block, given)[block.output] - target[chosen]).square().mean() / nearest
+            batch = torch.randint(len(target), (how.batch,), generator=generator)
+            given = {n: mix(quantized[n][batch], floats[n][batch], how.drop, generator) for n in block.inputs}
+            error = (run_block(model, block, given)[block.output] - target[batch]).square().mean() / nearest
             loss, power = error, how.power(iteration)
             if power is not None:
                 loss = loss + how.regularizer * sum(one.indecision(power) for one in roundings.values()) / count
@@ -130,16 +128,6 @@ def _error(model: QuantizedModel, block: Block, quantized: Mapping[str, Tensor],
     return max(float((output - target[:_COMPARED]).square().mean()), _SMALLEST_ERROR)
 
 
-def mix(quantized: Tensor, real: Tensor, drop: float, generator: torch.Generator) -> Tensor:
-    """Return a tensor whose values are those of `real` with probability `drop`, in steps of 1/256, else `quantized`."""
-    threshold = round(drop * _BYTE)
-    if threshold in (0, _BYTE):
-        return real if threshold else quantized
-    words = torch.empty(-(-quantized.numel() // 8), dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
-    dropped = words.view(torch.uint8)[: quantized.numel()].view(quantized.shape) < threshold
-    return torch.where(dropped, real, quantized)
-
-
 def _soften(model: QuantizedModel, unit: str) -> LearnedRounding:
     """Give a unit learned roundings of its float weights, on its present grid and with the codes it uses at present."""
     module, weight = model.unit(unit), model.graph.tensors[model.graph.unit(unit).weight]
@@ -150,22 +138,10 @@ def _soften(model: QuantizedModel, unit: str) -> LearnedRounding:
     return rounding
 
 
-def _learnable(model: QuantizedModel, root: str) -> LsqPlusActivation:
-    quantizer = model.input_quantizer(root)
-    assert isinstance(quantizer, UniformActivation)
-    return model.give_range(root, quantizer.step(), quantizer.lowest())
-
-
-@contextmanager
-def _dropping(quantizers: Iterable[nn.Module], drop: float, generator: torch.Generator) -> Iterator[None]:
-    """Let quantizers pass some values as they are."""
-
-    def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        return mix(output, inputs[0], drop, generator)
-
-    handles = [quantizer.register_forward_hook(hook) for quantizer in quantizers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _learnable(model: QuantizedModel, root: str, drop: float, generator: torch.Generator) -> DroppingRange:
+    """Let units read a tensor through a quantizer that begins as the present one and learns its range."""
+    before = model.input_quantizer(root)
+    assert isinstance(before, UniformActivation)
+    quantizer = DroppingRange(before, drop, generator).eval()
+    model.put_input_quantizer(root, quantizer)
+    return quantizer

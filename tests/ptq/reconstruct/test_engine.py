@@ -10,7 +10,7 @@ from networks import NETWORKS, images
 from hawq.ptq import parse_methods
 from hawq.ptq.reconstruct.activations import float_activations, quantized_activations
 from hawq.ptq.reconstruct.blocks import blocks, nodes_alone
-from hawq.ptq.reconstruct.engine import Reconstruction, learn, mix
+from hawq.ptq.reconstruct.engine import Reconstruction, learn
 from hawq.ptq.reconstruct.storage import Storage
 from hawq.ptq.reconstruct.subjects import find_subjects
 
@@ -63,22 +63,6 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
     assert first[2] == again[2]
     assert all(a.equal(b) for a, b in zip(first[1], again[1], strict=True))
     assert first[2] != other[2]
-
-
-def test_nothing_and_everything_dropped():
-    generator = torch.Generator().manual_seed(0)
-    quantized, real = torch.zeros(7, 11), torch.ones(7, 11)
-    state = generator.get_state()
-    assert mix(quantized, real, 0.0, generator) is quantized
-    assert mix(quantized, real, 1.0, generator) is real
-    assert generator.get_state().equal(state)
-
-
-@pytest.mark.parametrize("drop", [0.25, 0.5])
-def test_the_share_of_dropped_values(drop):
-    mixed = mix(torch.zeros(1000, 100), torch.ones(1000, 100), drop, torch.Generator().manual_seed(0))
-    assert set(mixed.unique().tolist()) == {0.0, 1.0}
-    assert abs(float(mixed.mean()) - drop) < 0.0075  # 5 standard deviations of 100,000 draws at 1/2: 0.0079
 
 
 def test_with_everything_dropped_ranges_are_not_learned():
