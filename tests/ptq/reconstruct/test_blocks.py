@@ -49,7 +49,7 @@ def names(found):
     return [" ".join(node.name for node in block.nodes) for block in found]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_blocks_of_the_small_networks(name):
     assert names(blocks(trace(build(name), (3, SIZE, SIZE)))) == EXPECTED[name]
 
