@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hawq.graph import ir
-from hawq.qat.fold import norm_state
+from hawq.qat.fold import NormState, norm_state
 
-__all__ = ["Moments", "Spread", "censored", "follow", "mean_response"]
+__all__ = ["Moments", "Spread", "censored", "follow", "mean_response", "normalised"]
 
 _LEAST = 1e-12
 """Deviation that stands for none."""
@@ -27,6 +27,15 @@ class Moments:
 
     mean: Tensor
     std: Tensor
+
+
+def normalised(norm: NormState) -> Moments:
+    """Return the moments behind a batch norm: mean beta, deviation |gamma| sqrt(var / (var + eps)).
+
+    The root is 1 but for channels that are dead in training; to give those a deviation of gamma would make them count.
+    """
+    deviation = norm.weight.abs() * torch.sqrt(norm.var / (norm.var + norm.eps))
+    return Moments(norm.bias.detach(), deviation.detach())
 
 
 @dataclass(frozen=True)
@@ -117,10 +126,13 @@ def _before(graph: ir.FloatGraph, node: ir.Node, inputs: list[Moments], known: M
         case ir.Input():
             return Moments(torch.zeros(node.shape[0]), torch.ones(node.shape[0]))
         case ir.Conv2d() | ir.Linear() as op:
-            return known[node.name] if node.name in known else _pushed(graph, op, inputs[0])
+            return (
+                _bounded(graph, op, inputs[0], known[node.name])
+                if node.name in known
+                else _pushed(graph, op, inputs[0])
+            )
         case ir.Norm(norm=norm):
-            state = norm_state(graph, norm)
-            return Moments(state.bias.detach(), state.weight.detach().abs())
+            return normalised(norm_state(graph, norm))
         case ir.Add():
             means, variances = (torch.stack(parts) for parts in zip(*((m.mean, m.std**2) for m in inputs), strict=True))
             return Moments(means.sum(0), variances.sum(0).sqrt())
@@ -131,6 +143,15 @@ def _before(graph: ir.FloatGraph, node: ir.Node, inputs: list[Moments], known: M
             return Moments(inputs[0].mean.repeat_interleave(each), inputs[0].std.repeat_interleave(each))
         case _:
             return inputs[0]
+
+
+def _bounded(graph: ir.FloatGraph, op: ir.Conv2d | ir.Linear, source: Moments, known: Moments) -> Moments:
+    """Return moments whose deviation is no larger than the weights allow: sum |w| std(x), all inputs in step.
+
+    Channels that hardly have weights have the batch norm's deviation in name only.
+    """
+    most = mean_response(graph.tensors[op.weight].abs(), source.std, getattr(op, "groups", 1))
+    return Moments(known.mean, known.std.minimum(most))
 
 
 def _pushed(graph: ir.FloatGraph, op: ir.Conv2d | ir.Linear, source: Moments) -> Moments:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hawq.bitconfig import BitConfig
 from hawq.errors import UsageError
 from hawq.graph.ir import FloatGraph
-from hawq.ptq.gaussians import Moments
+from hawq.ptq.gaussians import Moments, normalised
 from hawq.ptq.ranges import expected_ranges, set_ranges
 from hawq.ptq.registry import Method, Stage
 from hawq.ptq.statistics import Statistics, find_ranges
@@ -167,6 +167,5 @@ def _moments(graph: FloatGraph) -> dict[str, Moments]:
     for name in graph.units:
         norm = graph.unit(name).norm
         if norm is not None:
-            state = norm_state(graph, norm)
-            found[name] = Moments(state.bias.detach(), state.weight.detach().abs())
+            found[name] = normalised(norm_state(graph, norm))
     return found

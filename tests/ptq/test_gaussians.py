@@ -9,8 +9,9 @@ from hawq.errors import UsageError
 from hawq.graph.interpret import run_float
 from hawq.graph.trace import trace
 from hawq.ptq import METHODS, Moments, Workbench, parse_methods
-from hawq.ptq.gaussians import censored, follow, mean_response
+from hawq.ptq.gaussians import censored, follow, mean_response, normalised
 from hawq.ptq.ranges import expected_ranges
+from hawq.qat.fold import NormState
 from hawq.qat.rewrites import folded_graph
 
 
@@ -91,10 +92,10 @@ def test_ranges_without_images_hold_nearly_all_values():
     work = Workbench.of(graph, SCHEMES["uniform8"](graph))
     ranges = expected_ranges(work.graph, work.moments, (-3.0, 3.0))
     assert ranges["input"] == (-3.0, 3.0)
-    moments = work.moments["stem"]
+    moments = follow(work.graph, work.moments)["stem"].before
     assert ranges["stem"][0] == 0.0
     assert ranges["stem"][1] == min(6.0, float((moments.mean + 6 * moments.std).max()))
-    signed = work.moments["project"]
+    signed = follow(work.graph, work.moments)["project"].before
     assert ranges["project"][0] == float((signed.mean - 6 * signed.std).min()) < 0
     low, high = work.model.stored_quantizer("project").low, work.model.stored_quantizer("project").high
     assert (float(low), float(high)) == ranges["project"]
@@ -132,3 +133,17 @@ def test_moments_are_used_where_they_are_asked_for():
         for found in (None, lambda: [images(8)])
     ]
     assert torch.equal(*(model.evaluator()(images(4)) for model in models))
+
+
+def test_a_channel_that_was_dead_in_training_does_not_vary():
+    norm = NormState(torch.ones(2), torch.ones(2), torch.zeros(2), torch.tensor([1.0, 1e-12]), 1e-5)
+    torch.testing.assert_close(normalised(norm).std, torch.tensor([1.0, 3.162e-4]), rtol=1e-4, atol=0)
+
+
+def test_a_channel_without_weights_does_not_vary_whatever_its_batch_norm_says():
+    graph = trace(build("Residual"), (3, SIZE, SIZE))  # the first convolution's channel 1 has no weights
+    work = Workbench.of(graph, SCHEMES["uniform8"](graph))
+    assert float(work.moments["stem"].std[1]) > 0.1
+    spread = follow(work.graph, work.moments)["stem"].before
+    assert float(spread.std[1]) == 0.0
+    assert bool((spread.std <= work.moments["stem"].std).all())
