@@ -63,6 +63,10 @@ class RunDir:
         """Best checkpoint of a scheme."""
         return self.scheme(name) / "best.pt"
 
+    def analysis(self, name: str) -> Path:
+        """Table of what each unit of a scheme loses; its figure lies beside it as `.png`."""
+        return self.scheme(name) / "analysis.csv"
+
     def program(self, name: str) -> Path:
         """IntegerProgram of a scheme (`.json`; its tensors lie beside it as `.safetensors`)."""
         return self.scheme(name) / "program.json"

@@ -26,8 +26,8 @@ app = typer.Typer(
 _LEADER_SECONDS = 5.0
 """Within which the leader has said why all processes end, and torchrun has ended the others."""
 
-_COMMANDS = ("demo", "search", "explain", "costs", "ptq", "train", "eval", "export", "verify", "run", "bench",
-             "profile")  # fmt: skip
+_COMMANDS = ("demo", "search", "explain", "costs", "ptq", "analyze", "train", "eval", "export", "verify", "run",
+             "bench", "profile")  # fmt: skip
 
 
 def _version(show: bool) -> None:
