@@ -30,11 +30,16 @@ class Hint(Enum):
     """What would help."""
 
     NOTHING = "-"
-    WEIGHT_RANGE = "weights: another range rule (mse, mix)"
-    WEIGHT_BITS = "weights: more bits, adaround"
-    INPUT_RANGE = "input: another range rule (mse, laplace, percentile)"
-    INPUT_CHANNELS = "input: uneven channels, equalize"
-    INPUT_BITS = "input: more bits"
+    WEIGHT_RANGE = "weight range"
+    """Another range rule of weights: `mse` or `mix`."""
+    WEIGHT_BITS = "weight bits"
+    """More bits of weights, or learned rounding: `adaround` or `brecq`."""
+    INPUT_RANGE = "input range"
+    """Another range rule of activations: `mse`, `laplace` or `percentile`."""
+    INPUT_CHANNELS = "equalize"
+    """Even channels of the input."""
+    INPUT_BITS = "input bits"
+    """More bits of the input."""
 
 
 @dataclass(frozen=True)

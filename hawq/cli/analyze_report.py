@@ -22,23 +22,21 @@ def report(title: str, found: Analysis, remedies: Mapping[str, Remedies]) -> Non
         [
             name,
             str(unit.bits),
-            f"{unit.alone.kl:.4f}",
-            f"{unit.alone.drop:+.2f}",
+            _effect(unit.alone),
             f"{unit.output.sqnr:.1f}",
-            *_noise(unit.weight),
-            *_noise(unit.activation),
-            f"{unit.unevenness:.1f}",
+            _noise(unit.weight),
+            _noise(unit.activation),
             hint_of(unit, remedies[name]).value,
         ]
         for name, unit in _worst(found)
     ]
     print_table(
         f"{title}: each unit quantized alone, {found.images} images, the worst first",
-        ["unit", "bits", "KL", "top-1 lost", "output dB", "weights dB", "clip %", "input dB", "clip %", "uneven",
-         "what would help"],
+        ["unit", "bits", "KL (top-1 lost)", "output", "weights", "input", "would help"],
         rows,
-        caption="dB: SQNR; clip: share of the squared error beyond the range; uneven: largest over median channel",
-    )  # fmt: skip
+        caption="output, weights, input: SQNR in dB (share of the error that is clipping)\n"
+        "range: another range rule (mse, laplace, percentile); weight bits: or learned rounding (adaround, brecq)",
+    )
     widths = list(next(iter(found.units.values())).sweep)
     print_table(
         "Precision sweep: KL (top-1 lost) of each unit alone at other widths",
@@ -85,8 +83,8 @@ def _worst(found: Analysis) -> list[tuple[str, UnitAnalysis]]:
     return [(name, found.units[name]) for name in found.worst_first]
 
 
-def _noise(noise: Noise) -> tuple[str, str]:
-    return f"{noise.sqnr:.1f}", f"{100 * noise.clipped:.0f}"
+def _noise(noise: Noise) -> str:
+    return f"{noise.sqnr:.1f} ({100 * noise.clipped:.0f}%)"
 
 
 def _effect(effect: "Effect") -> str:
