@@ -39,16 +39,15 @@ def _macs(site: Site) -> int:
 
 
 def _moved(site: Site, constants: Sequence[np.ndarray]) -> int:
-    """Return the bytes of the stored inputs, constants and output; an image is float32."""
-    stored = sum(
-        math.prod(storage.shape(site.batch)) * np.dtype(storage.dtype).itemsize for storage in (*site.inputs, site.out)
-    )
-    image = 0 if site.inputs else 4 * site.batch * math.prod(site.out.chw)
+    """Return the bytes of the stored tensors read and written, each once, and of constants; an image is float32."""
+    tensors = (dict(site.reads) | site.written).values()
+    stored = sum(math.prod(s.shape(site.batch)) * np.dtype(s.dtype).itemsize for s in tensors)
+    image = 0 if site.reads else 4 * site.batch * math.prod(site.out.chw)
     return stored + image + sum(array.nbytes for array in constants)
 
 
 def layers(program: IntegerProgram, arch: str, batch: int) -> list[Layer]:
-    """Return what every op of a program costs, in the order in which they are launched."""
+    """Return what every op of a program costs, those behind it in its kernel included, in the order of their launch."""
     target = backend("cuda", arch=[arch])
     found = []
     for site in sites(program, target, batch):

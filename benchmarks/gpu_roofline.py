@@ -31,11 +31,11 @@ DEVICES = {
 
 @dataclass(frozen=True)
 class Layer:
-    """What an op costs.
+    """What an op costs, together with the ops that its kernel computes behind it.
 
     Attributes:
         name: of the op.
-        kernels: how many it launches.
+        kernels: how many are launched.
         macs: products of the whole batch.
         moved: bytes of the tensors it reads and writes, each once.
         nibbles: whether both factors have 4 bits.

@@ -1,7 +1,7 @@
 """Keep measured latencies of every unit at every pair of bits, and offer them to the search as a cost.
 
 A table holds for one network on one device. The sum over units is what a budget limits; what belongs to no unit
-(pools, additions, input quantization, requantization of residual streams) is kept apart as `rest`.
+(pools, input quantization, additions and requantizations with a kernel of their own) is kept apart as `rest`.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class UniformRun:
     """Hold what was measured with all searched units at the same bits, the pinned ones at 8.
 
     Attributes:
-        units: unit -> latency of its kernel, requantization included.
+        units: unit -> latency of its kernel, with the ops that it computes behind the unit's own.
         rest: of everything that belongs to no unit.
         whole: of the network as it is deployed, measured undivided.
     """

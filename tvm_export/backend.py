@@ -29,16 +29,17 @@ class Backend(Protocol):
 
     Attributes:
         device: cpu or cuda.
-        followers: ops that its kernels may compute behind their own.
         takes_any_batch: whether its kernels may leave the number of images to the call.
     """
 
     device: str
-    followers: tuple[type[Op], ...]
     takes_any_batch: bool
 
     def storage(self, kind: TensorType, *, image: bool) -> Storage:
         """Return how a tensor is stored; `image` marks the quantized input."""
+
+    def followers(self, site: Site) -> tuple[type[Op], ...]:
+        """Return the kinds of ops that the kernel of an op may compute behind it."""
 
     def plans(self, site: Site) -> Sequence[Plan]:
         """Return the ways to compute a site, the default first; none where there is nothing to choose."""

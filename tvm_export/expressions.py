@@ -78,12 +78,15 @@ class Site:
     plan: Plan | None = None
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """Names of the tensors that the kernel takes, in the order of its arguments."""
-        inner = {self.op.name, *(site.op.name for site in self.followers)}
-        return (
-            *self.op.inputs,
-            *(name for site in self.followers for name in site.op.inputs if name not in inner),
+    def reads(self) -> tuple[tuple[str, Storage], ...]:
+        """Names and storage of the tensors that the kernel takes, in the order of its arguments."""
+        members = (self, *self.followers)
+        inner = {site.op.name for site in members}
+        return tuple(
+            (name, source)
+            for site in members
+            for name, source in zip(site.op.inputs, site.inputs, strict=True)
+            if name not in inner
         )
 
     @property

@@ -1,7 +1,7 @@
 """Decide which ops one kernel computes: limits, a residual addition and requantizations go behind what they read."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
 
 from hawq.integer import IntegerProgram
 from hawq.integer import ops as o
@@ -9,10 +9,11 @@ from hawq.integer import ops as o
 __all__ = ["fused"]
 
 _PRODUCTS = (o.Conv2d, o.Linear)
-_HEADS = (*_PRODUCTS, o.MaxPool2d, o.AvgPool2d, o.Add)
+
+_Followers = Callable[[o.Op], Collection[type[o.Op]]]
 
 
-def fused(program: IntegerProgram, followers: Collection[type[o.Op]]) -> list[tuple[o.Op, ...]]:
+def fused(program: IntegerProgram, followers: _Followers) -> list[tuple[o.Op, ...]]:
     """Return the ops of every kernel, kernels in an order in which they can run.
 
     A Limit joins the convolution or linear layer that only it reads, as does an Add, of two the later one; a Requantize
@@ -20,7 +21,7 @@ def fused(program: IntegerProgram, followers: Collection[type[o.Op]]) -> list[tu
 
     Args:
         program: validated.
-        followers: ops that may join others.
+        followers: return the kinds of ops that a kernel beginning with an op may compute behind it.
     """
     readers: dict[str, list[o.Op]] = defaultdict(list)
     for op in program.ops:
@@ -30,15 +31,21 @@ def fused(program: IntegerProgram, followers: Collection[type[o.Op]]) -> list[tu
     kernels: dict[str, list[o.Op]] = {}  # by the op that says where the kernel stands
     place: dict[str, str] = {}  # op -> key of its kernel
 
+    def open_to(op: o.Op, name: str) -> bool:
+        """Tell whether a tensor is made by a product alone in its kernel, and an op that alone reads it may join."""
+        members = kernels.get(name, ())
+        alone = len(members) == 1 and isinstance(members[0], _PRODUCTS) and not members[0].accumulates
+        return alone and readers[name] == [op] and type(op) in followers(members[0])
+
     for op in program.ops:
         match op:
-            case o.Add() if o.Add in followers:
-                products = [name for name in op.inputs if _is_open(kernels.get(name, ())) and readers[name] == [op]]
+            case o.Add():
+                products = [name for name in op.inputs if open_to(op, name)]
                 latest = max(products, key=order.__getitem__, default=None)
                 kernels[op.name] = [*(kernels.pop(latest) if latest else ()), op]
-            case o.Limit() if o.Limit in followers and _is_open(kernels.get(op.inputs[0], ())):
+            case o.Limit() if open_to(op, op.inputs[0]):
                 kernels[op.name] = [*kernels.pop(op.inputs[0]), op]
-            case o.Requantize() if o.Requantize in followers and isinstance(kernels[place[op.inputs[0]]][0], _HEADS):
+            case o.Requantize() if o.Requantize in followers(kernels[place[op.inputs[0]]][0]):
                 kernels[place[op.inputs[0]]].append(op)
                 place[op.name] = place[op.inputs[0]]
                 continue
@@ -47,8 +54,3 @@ def fused(program: IntegerProgram, followers: Collection[type[o.Op]]) -> list[tu
         for member in kernels[op.name]:
             place[member.name] = op.name
     return [tuple(members) for members in kernels.values()]
-
-
-def _is_open(members: Sequence[o.Op]) -> bool:
-    """Tell whether a kernel is a product alone, whose codes an Add may take over."""
-    return len(members) == 1 and isinstance(members[0], _PRODUCTS) and not members[0].accumulates

@@ -8,7 +8,7 @@ from tvm.relax.backend.cpu_generic import pipeline
 from tvm.target import codegen
 
 from hawq.integer import TensorType
-from hawq.integer.ops import Add, Limit
+from hawq.integer.ops import Add, Limit, Op
 from tvm_export.backend import register_backend
 from tvm_export.convolutions import dense_product
 from tvm_export.definitions import Site, define
@@ -44,7 +44,6 @@ class LlvmBackend:
 
     device = "cpu"
     takes_any_batch = True
-    followers = (Add, Limit)  # requantizing a residual stream there, too, takes longer than a pass of its own (Zen 5)
 
     def __init__(self, mcpu: str | None = None) -> None:
         self.mcpu = mcpu or codegen.llvm_get_system_cpu()
@@ -54,6 +53,10 @@ class LlvmBackend:
     def storage(self, kind: TensorType, *, image: bool) -> Storage:
         """Return bytes, 16-bit or 32-bit words; those of an image are padded to what is multiplied at once."""
         return Storage(kind, round_up(kind.shape[0], self.instruction.depth if image else BLOCK))
+
+    def followers(self, _: Site) -> tuple[type[Op], ...]:
+        """Return Add and Limit: requantizing a residual stream, too, takes longer than a pass of its own (Zen 5)."""
+        return (Add, Limit)
 
     def kernel(self, site: Site) -> CpuKernel:
         """Return the kernel of an op and its followers."""

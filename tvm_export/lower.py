@@ -38,25 +38,24 @@ class LoweredNetwork:
 def sites(program: IntegerProgram, target: Backend, batch: int | None) -> list[Site]:
     """Return every kernel of a program with the storage of its tensors; batch as for `lower`."""
     storage = {op.name: target.storage(op.out, image=op is program.input) for op in program.ops}
-    return [_site(program, members, storage, batch) for members in fused(program, target.followers)]
+    index = "int32"  # TVM schedules loops of one index type only, and makes all others int32
+    alone = {op.name: _site(program, op, storage, _images(batch, index)) for op in program.ops}
+    return [
+        _joined(program, [alone[op.name] for op in members], _images(batch, index))
+        for members in fused(program, lambda op: target.followers(alone[op.name]))
+    ]
 
 
-def _site(program: IntegerProgram, members: Sequence[Op], storage: Mapping[str, Storage], batch: int | None) -> Site:
+def _site(program: IntegerProgram, op: Op, storage: Mapping[str, Storage], images: Batch) -> Site:
+    constants = {name: tensor.numpy() for name, tensor in program.constants(op).items()}
+    return Site(op, tuple(storage[name] for name in op.inputs), storage[op.name], constants, images)
+
+
+def _joined(program: IntegerProgram, members: Sequence[Site], images: Batch) -> Site:
     """Return the kernel of some ops; what no op outside reads is not written."""
-    inside = {op.name for op in members}
+    inside = {site.op.name for site in members}
     outside = {name for op in program.ops if op.name not in inside for name in op.inputs} | {program.output.name}
-    images = _images(batch, "int32")  # TVM schedules loops of one index type only, and makes all others int32
-    head, *followers = (
-        Site(
-            op,
-            tuple(storage[name] for name in op.inputs),
-            storage[op.name],
-            {name: tensor.numpy() for name, tensor in program.constants(op).items()},
-            images,
-            kept=op.name in outside,
-        )
-        for op in members
-    )
+    head, *followers = (replace(site, kept=site.op.name in outside, batch=images) for site in members)
     return replace(head, followers=tuple(followers))
 
 
@@ -113,7 +112,7 @@ def _emit(
         with builder.dataflow():
             values: dict[str, relax.Expr] = {}
             for site, kernel, function in zip(placed, kernels, functions, strict=True):
-                sources = [values[name] for name in site.reads] or [image]
+                sources = [values[name] for name, _ in site.reads] or [image]
                 # the dtype is named because relax.const narrows int64 to int32 without a word
                 constants = [relax.const(array, str(array.dtype)) for array in kernel.constants]
                 outs = [relax.TensorType(out.shape(images), out.dtype) for out in site.written.values()]

@@ -33,7 +33,7 @@ class Profile:
     """Latency of the parts of one program, per batch.
 
     Attributes:
-        units: unit -> latency of its kernel, requantization included.
+        units: unit -> latency of its kernel, with the ops that it computes behind the unit's own.
         rest: sum over the kernels that belong to no unit.
         whole: the network measured undivided, without hooks.
     """

@@ -81,7 +81,7 @@ class TimedNetwork:
 
 
 def _functions(module: tvm.IRModule) -> list[str]:
-    """Return the functions that `main` calls, one for every op, in program order."""
+    """Return the functions that `main` calls, one for every kernel, in the order of the calls."""
     values = [binding.value for block in module["main"].body.blocks for binding in block.bindings]
     return [value.args[0].name_hint for value in values if isinstance(value, relax.Call)]
 

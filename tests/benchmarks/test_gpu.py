@@ -9,6 +9,9 @@ import pytest
 import torch
 from schemes import lowered
 
+from tvm_export.backend import backend
+from tvm_export.lower import sites
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -41,14 +44,23 @@ def test_the_half_that_measures_does_not_need_the_compiler():
     assert done.returncode == 0, done.stderr
 
 
+def _kernel(program, name):
+    target = backend("cuda", arch=["sm_90"])
+    return target.kernel(next(site for site in sites(program, target, 2) if site.op.name == name))
+
+
 def test_layers_tell_products_and_bytes(scripts):
     program = lowered("Residual", "uniform8")
     found = {layer.name: layer for layer in scripts("gpu_export").layers(program, "sm_90", 2)}
-    assert list(found) == [op.name for op in program.ops]
+    assert list(found) == [site.op.name for site in sites(program, backend("cuda", arch=["sm_90"]), 2)]
     assert found["conv1"].macs == 2 * 12 * 4 * 4 * 8 * 9  # images, channels, map, channels of the input, taps
     assert found["max_pool2d"].macs == 0
     assert found["max_pool2d"].moved == 2 * 16 * (16 * 16 + 8 * 8)  # 8 channels are stored as 16
     assert not found["conv1"].nibbles
+    # an addition and a requantization behind it: codes of 8 channels in, a stream in, a stream and its codes out
+    maps = 2 * 16 * (8 * 8 + 4 * 4 * (2 + 2 + 1))
+    constants = sum(array.nbytes for array in _kernel(program, "down").constants)
+    assert found["down"].moved == maps + constants
     narrow = {layer.name: layer for layer in scripts("gpu_export").layers(lowered("Residual", "uniform4"), "sm_90", 2)}
     assert narrow["conv1"].nibbles
     assert not narrow["stem"].nibbles

@@ -143,6 +143,11 @@ class Emulator:
         return {name: memory.array for name, memory in fenced.items()}
 
 
+def unpacked(site: Site, stored: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Return the codes of tensors that a kernel has written."""
+    return {name: site.written[name].unpack(torch.from_numpy(array.copy())) for name, array in stored.items()}
+
+
 class EmulatedKernels:
     """The CUDA kernels of some ops; the text is the same for every architecture, the branches it takes are not."""
 
@@ -156,16 +161,24 @@ class EmulatedKernels:
         """Return the kernels compiled for one architecture."""
         return Emulator(self._source, arch, folder)
 
-    def run(self, emulator: Emulator, index: int, values: Sequence[np.ndarray], *, eager: bool = False) -> np.ndarray:
-        """Return the output, as stored, of one kernel on stored activations."""
+    def run(
+        self, emulator: Emulator, index: int, values: Sequence[np.ndarray], *, eager: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the codes of every tensor that one kernel writes, given the stored tensors it reads, in order."""
+        return unpacked(self.sites[index], self.stored(emulator, index, values, eager=eager))
+
+    def stored(
+        self, emulator: Emulator, index: int, values: Sequence[np.ndarray], *, eager: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Return the tensors that one kernel writes as they lie in memory."""
         kernel, site = self._kernels[index], self.sites[index]
-        out = np.full(site.out.shape(site.batch), 85, site.out.dtype)  # padding must not need zeros
+        outs = [np.full(out.shape(site.batch), 85, out.dtype) for out in site.written.values()]  # needs no zeros
         names = [parameter.name for parameter in kernel.function.params]
-        arguments = dict(zip(names, [*values, *kernel.constants, out], strict=True)) | workspaces(kernel.function)
+        arguments = dict(zip(names, [*values, *kernel.constants, *outs], strict=True)) | workspaces(kernel.function)
         for number, launch in enumerate(launches(kernel.function)):
             name = f"op{index}_kernel_{number}" if number else f"op{index}_kernel"
             arguments |= emulator.run(name, launch, arguments, eager=eager)
-        return arguments[names[-1]]
+        return {name: arguments[key] for name, key in zip(site.written, names[-len(outs) :], strict=True)}
 
 
 class EmulatedNetwork:
@@ -175,12 +188,13 @@ class EmulatedNetwork:
         self._kernels = EmulatedKernels(sites(program, CudaBackend(["sm_80"]), batch))
 
     def trace(self, images: Tensor, arch: str, folder: Path) -> dict[str, Tensor]:
-        """Return the codes of every tensor as the kernels compute them on one architecture."""
+        """Return the codes of every tensor the kernels write, as they compute them on one architecture."""
         emulator = self._kernels.on(arch, folder)
         memory: dict[str, np.ndarray] = {}
+        codes: dict[str, Tensor] = {}
         for index, site in enumerate(self._kernels.sites):
-            values = [memory[source] for source in site.op.inputs] or [images.contiguous().numpy()]
-            memory[site.op.name] = self._kernels.run(emulator, index, values)
-        return {
-            site.op.name: site.out.unpack(torch.from_numpy(memory[site.op.name].copy())) for site in self._kernels.sites
-        }
+            values = [memory[name] for name, _ in site.reads] or [images.contiguous().numpy()]
+            made = self._kernels.stored(emulator, index, values)
+            memory |= made
+            codes |= unpacked(site, made)
+        return codes

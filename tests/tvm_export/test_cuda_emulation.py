@@ -38,5 +38,6 @@ def _check(program, batch, tmp_path):
     network = EmulatedNetwork(program, len(batch))
     for arch in ("sm_75", "sm_80", "sm_90"):
         found = network.trace(batch, arch, tmp_path)
-        for tensor, codes in expected.items():
-            assert codes.equal(found[tensor]), (arch, tensor)
+        assert program.output.name in found
+        for tensor, codes in found.items():
+            assert codes.equal(expected[tensor]), (arch, tensor)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from convolution_cases import KINDS, SHAPES, layer, site_of
-from cuda_emulator import EmulatedKernels
+from convolution_cases import KINDS, SHAPES, layer
 from hypothesis import HealthCheck, given, settings
-from kernel_runner import requantizing, store
+from kernel_cases import check, kernel_case
+from kernel_runner import requantizing
 from strategies import CASES
 
 from hawq.integer import TensorType, execute_op
@@ -14,19 +14,6 @@ from hawq.integer.certificate import partial_sum_bound
 
 EVERY_FAMILY = ("sm_75", "sm_80", "sm_90")
 TENSOR_CORES = (o.Conv2d, o.Linear)
-
-
-def check(cases, folder, architectures=EVERY_FAMILY):
-    """Compare kernels with the reference, every integer; a case is (op, inputs, types, constants)."""
-    kernels = EmulatedKernels([site_of(*case) for case in cases])
-    for arch in architectures:
-        emulator = kernels.on(arch, folder)
-        for index, (case, site) in enumerate(zip(cases, kernels.sites, strict=True)):
-            op, inputs, types, _ = case
-            stored = [store(s, codes) for s, codes in zip(site.inputs, inputs, strict=True)] if types else None
-            found = kernels.run(emulator, index, stored or [inputs[0].contiguous().numpy()])
-            codes = site.out.unpack(torch.from_numpy(found.copy()))
-            assert codes.equal(execute_op(*case)), (arch, op, types)
 
 
 def drawn(kind, count):
@@ -44,20 +31,21 @@ def drawn(kind, count):
 
 @pytest.mark.parametrize("kind", CASES, ids=lambda kind: kind.__name__)
 def test_kernel_equals_the_reference(kind, tmp_path):
-    check(drawn(kind, 10), tmp_path, EVERY_FAMILY if kind in TENSOR_CORES else ["sm_80"])
+    cases = [kernel_case(case) for case in drawn(kind, 10)]
+    check(cases, tmp_path, EVERY_FAMILY if kind in TENSOR_CORES else ["sm_80"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_convolutions_of_larger_shapes(kind, tmp_path):
-    check([layer(shape, kind) for shape in SHAPES], tmp_path)
+    check([kernel_case(layer(shape, kind)) for shape in SHAPES], tmp_path, EVERY_FAMILY)
 
 
 def test_padding_with_a_code(tmp_path):
     cases = []
     for kind, ((bits, signed, zero), *_) in KINDS.items():
         low, high = TensorType((1,), bits, signed).range
-        cases += [layer("asymmetric", kind, code - zero) for code in (low, high)]
-    check(cases, tmp_path)
+        cases += [kernel_case(layer("asymmetric", kind, code - zero)) for code in (low, high)]
+    check(cases, tmp_path, EVERY_FAMILY)
 
 
 # Certified layers whose parts leave int32 without the zero point in the sum: (input, weight, bias, row, codes)
@@ -83,11 +71,11 @@ def edge(given, accumulates):
 
 @pytest.mark.parametrize("accumulates", [False, True], ids=["codes", "accumulators"])
 def test_sums_at_the_edge_of_int32(accumulates, tmp_path):
-    check([edge(given, accumulates) for given in EDGES.values()], tmp_path)
+    check([kernel_case(edge(given, accumulates)) for given in EDGES.values()], tmp_path, EVERY_FAMILY)
 
 
 def test_a_sum_that_leaves_int32_within_the_tensor_cores_wraps_back(tmp_path):
-    check([edge(LONG_ROW, accumulates=True)], tmp_path, ["sm_80"])
+    check([kernel_case(edge(LONG_ROW, accumulates=True))], tmp_path, ["sm_80"])
 
 
 def test_requantization_of_extreme_accumulators(tmp_path):
@@ -95,7 +83,8 @@ def test_requantization_of_extreme_accumulators(tmp_path):
     out = TensorType((4, 1, 2), 8, False, 1.0, 3)
     op = o.Requantize(name="op", inputs=("x",), out=out, lo=0, hi=255)
     sources = [TensorType((4, 1, 2), 32, True, 1.0, zero) for zero in (0, 77, -(2**31))]
-    check([(op, [x], [source], requantizing(1, 2.0**-25)) for source in sources], tmp_path, ["sm_80"])
+    cases = [kernel_case((op, [x], [source], requantizing(1, 2.0**-25))) for source in sources]
+    check(cases, tmp_path, ["sm_80"])
 
 
 def test_input_codes_next_to_ties(tmp_path):
@@ -109,5 +98,5 @@ def test_input_codes_next_to_ties(tmp_path):
         op = o.QuantizeInput(name="op", inputs=(), out=out, lo=-128, hi=127)
         reciprocal = torch.round(image * (1 / torch.tensor(scale))).clamp(-128, 127).int()
         assert not torch.equal(execute_op(op, [image], [], {}), reciprocal)  # tells a division from a product
-        cases.append((op, [image], [], {}))
+        cases.append(kernel_case((op, [image], [], {})))
     check(cases, tmp_path, ["sm_80"])

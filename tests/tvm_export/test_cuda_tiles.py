@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from convolution_cases import KINDS, layer, site_of
-from cuda_emulator import EmulatedKernels, cuda_source
+from cuda_emulator import cuda_source
+from kernel_cases import KernelCase, behind, check, kernel_case
 from kernel_runner import store
 
 from hawq.integer import TensorType, execute_op
@@ -23,33 +24,25 @@ ARCHITECTURES = ["sm_80"]
 WAYS = ("u8 x s8 -> u8", "s4 x s4 -> s4", "s8 x s3 -> u4", "s4 x s8 -> sums")
 
 
-def check(cases, plans, folder, architectures, *, both_ways=False):
-    """Compare convolutions, each with its plan, with the reference; copies come late and, if asked, early as well."""
+def planned(plans):
+    """Return what makes the kernels of layers with one plan after the other."""
     chosen = iter(plans)
-    kernels = EmulatedKernels(
-        [site_of(*case) for case in cases], lambda site: CudaKernel(*conv_mma(site, ARCHITECTURES, next(chosen)))
-    )
-    for arch in architectures:
-        emulator = kernels.on(arch, folder)
-        for index, (case, site) in enumerate(zip(cases, kernels.sites, strict=True)):
-            stored = [store(site.inputs[0], case[1][0])]
-            for eager in (False, True) if both_ways else (False,):
-                found = kernels.run(emulator, index, stored, eager=eager)
-                codes = site.out.unpack(torch.from_numpy(found.copy()))
-                assert codes.equal(execute_op(*case)), (arch, plans[index], eager)
+    return lambda site: CudaKernel(*conv_mma(site, ARCHITECTURES, next(chosen)))
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_tile(way, tmp_path):
-    fill = 1 if KINDS[way][0][2] else 0
+    case = layer("strided", way, fill=1 if KINDS[way][0][2] else 0)
     plans = [Plan(replace(t, stages=2 + i % 3), 1 + i % 2 * 2) for i, t in enumerate(TILES)]
-    check([layer("strided", way, fill)] * len(plans), plans, tmp_path, ["sm_80"], both_ways=True)
+    cases = [kernel_case(case, behind(case, i + WAYS.index(way))) for i in range(len(plans))]
+    check(cases, tmp_path, ["sm_80"], planned(plans), both_ways=True)
 
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_90"])
 def test_tiles_of_other_architectures(arch, tmp_path):
     plans = [Plan(tile, 2) for tile in list(TILES)[-len(WAYS) :]]
-    check([layer("strided", way) for way in WAYS], plans, tmp_path, [arch])
+    cases = [layer("strided", way) for way in WAYS]
+    check([kernel_case(case, behind(case, i)) for i, case in enumerate(cases)], tmp_path, [arch], planned(plans))
 
 
 @pytest.mark.slow
@@ -59,7 +52,9 @@ def test_every_tile_stage_and_slicing(arch, way, tmp_path):
     plans = [
         Plan(replace(tile, stages=stages), slices) for tile, stages, slices in product(TILES, (2, 3, 4), (1, 2, 5))
     ]
-    check([layer("strided", way)] * len(plans), plans, tmp_path, [arch], both_ways=True)
+    case = layer("strided", way)
+    cases = [kernel_case(case, behind(case, i)) for i in range(len(plans))]
+    check(cases, tmp_path, [arch], planned(plans), both_ways=True)
 
 
 @pytest.mark.slow
@@ -70,7 +65,8 @@ def test_no_tile_spills_registers_whatever_it_multiplies(arch):
     functions = {}
     for index, (tile, way) in enumerate(product(TILES, WAYS)):
         for slices in (1, 2):
-            site = site_of(*layer("strided", way))
+            case = layer("strided", way)
+            site = kernel_case(case, behind(case, index)).site
             functions[f"op{index}_{slices}"], _ = conv_mma(site, [arch], Plan(tile, slices))
     kernels = compile_source(cuda_source(functions), [arch]).kernels
     assert {kernel.name.removesuffix("_kernel") for kernel in kernels} >= set(functions)
@@ -86,7 +82,7 @@ def test_sums_too_large_to_be_taken_16_fold(tmp_path):
     assert int(execute_op(*case)[0, 0]) * 16 >= 2**31
     assert "kScaleW = false" in MmaConv.of(site_of(*case), ARCHITECTURES).text()
     assert "kScaleW = true" in MmaConv.of(site_of(*layer("strided", "u8 x s4 -> s8")), ARCHITECTURES).text()
-    check([case], [None], tmp_path, ["sm_80"])
+    check([kernel_case(case)], tmp_path, ["sm_80"])
 
 
 @pytest.mark.parametrize("kind", ["u8 x s8 -> u8", "s8 x s3 -> u4"])
@@ -97,11 +93,8 @@ def test_an_image_of_few_channels_is_gathered(kind, tmp_path):
     assert storage.channels == 4
     site = replace(site_of(op, inputs, [source], constants), inputs=(storage,))
     assert MmaConv.of(site, ARCHITECTURES).gemm.row_bytes == 7 * 7 * 4
-    kernels = EmulatedKernels([site], lambda site: CudaKernel(*conv_mma(site, ARCHITECTURES)))
-    for arch in ("sm_75", "sm_80"):
-        found = kernels.run(kernels.on(arch, tmp_path), 0, [store(storage, inputs[0])])
-        codes = site.out.unpack(torch.from_numpy(found.copy()))
-        assert codes.equal(execute_op(op, inputs, [source], constants))
+    expected = {"op": execute_op(op, inputs, [source], constants)}
+    check([KernelCase(site, [store(storage, inputs[0])], expected)], tmp_path, ["sm_75", "sm_80"])
 
 
 @pytest.mark.parametrize("tile", TILES, ids=str)

@@ -3,14 +3,14 @@
 import pytest
 import torch
 from convolution_cases import KINDS, generator, site_of
-from cuda_emulator import EmulatedKernels
-from kernel_runner import requantizing, store
+from kernel_cases import behind, check, kernel_case
+from kernel_runner import requantizing
 from test_cuda_kernels import drawn
 
-from hawq.integer import TensorType, execute_op
+from hawq.integer import TensorType
 from hawq.integer import ops as o
 from hawq.integer.geometry import pooled_size
-from tvm_export.cuda import elementwise
+from tvm_export.cuda import chain, elementwise
 from tvm_export.cuda.backend import CudaBackend
 from tvm_export.cuda.depthwise import is_depthwise
 
@@ -44,30 +44,20 @@ def deep(shape, kind, fill):
     return op, [x], [source], constants
 
 
-def check(cases, folder, architectures):
-    kernels = EmulatedKernels([site_of(*case) for case in cases])
-    for arch in architectures:
-        emulator = kernels.on(arch, folder)
-        for index, (case, site) in enumerate(zip(cases, kernels.sites, strict=True)):
-            stored = [store(s, codes) for s, codes in zip(site.inputs, case[1], strict=True)]
-            codes = site.out.unpack(torch.from_numpy(kernels.run(emulator, index, stored).copy()))
-            assert codes.equal(execute_op(*case)), (arch, case[0], case[2])
-
-
 @pytest.mark.parametrize("fill", [0, 2])
 def test_depthwise_convolutions(fill, tmp_path):
     cases = [deep(shape, kind, fill) for shape in SHAPES for kind in KINDS]
     assert all(is_depthwise(site_of(*case)) for case in cases)
-    check(cases, tmp_path, ["sm_80"])
+    check([kernel_case(case, behind(case, index)) for index, case in enumerate(cases)], tmp_path, ["sm_80"])
 
 
 @pytest.mark.parametrize("count", [4, 16])
 def test_vectors_of_either_width(count, tmp_path, monkeypatch):
     """Large tensors take 16 channels a thread; here all do, or none does."""
     monkeypatch.setattr(elementwise, "_BUSY", 0 if count == 16 else 1 << 30)
-    cases = [case for kind in elementwise._DESCRIPTIONS for case in drawn(kind, 12)]
+    cases = [case for kind in (*chain._FUNCTIONS, *elementwise._POOLS) for case in drawn(kind, 12)]
     sites = [site_of(*case) for case in cases]
     assert all(elementwise.has_vectors(site) for site in sites)
     texts = [CudaBackend(["sm_80"]).kernel(site).function.script() for site in sites]
     assert all(f"kCodes = {count};" in text for text in texts)
-    check(cases, tmp_path, ["sm_80"])
+    check([kernel_case(case, behind(case, index)) for index, case in enumerate(cases)], tmp_path, ["sm_80"])

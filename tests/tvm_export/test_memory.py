@@ -102,7 +102,8 @@ def alive(program, batch):
     written = {name: s for kernel in kernels for name, s in kernel.written.items()}
     size = {name: math.prod(s.shape(batch)) * np.dtype(s.dtype).itemsize for name, s in written.items()}
     made = {name: i for i, kernel in enumerate(kernels) for name in kernel.written}
-    last = {name: max([i for i, kernel in enumerate(kernels) if name in kernel.reads], default=-1) for name in written}
+    reads = [{name for name, _ in kernel.reads} for kernel in kernels]
+    last = {name: max([i for i, names in enumerate(reads) if name in names], default=-1) for name in written}
     inner = set(written) - {program.output.name}
     peak = max(sum(size[name] for name in inner if made[name] <= i <= last[name]) for i in range(len(kernels)))
     return peak, sum(size[name] for name in inner)

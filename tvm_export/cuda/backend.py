@@ -12,7 +12,7 @@ from tvm.relax.backend.cuda import pipeline
 
 from hawq.errors import HawqError, UsageError
 from hawq.integer import TensorType
-from hawq.integer.ops import Op
+from hawq.integer.ops import Add, Op, Requantize
 from tvm_export.backend import register_backend
 from tvm_export.cuda.conv_mma import conv_mma, suits
 from tvm_export.cuda.depthwise import depthwise, is_depthwise
@@ -61,7 +61,6 @@ class CudaBackend:
 
     device = "cuda"
     takes_any_batch = False  # launches have known grids, and tiles are chosen by the batch
-    followers: tuple[type[Op], ...] = ()
 
     def __init__(self, arch: Sequence[str] | None = None, cuda_graph: bool = False) -> None:
         self.architectures = tuple(dict.fromkeys(arch or (present_architecture() or "sm_80",)))
@@ -78,17 +77,21 @@ class CudaBackend:
             return Storage(kind, round_up(channels, 32), packed=True)
         return Storage(kind, round_up(channels, 4 if image and channels <= 4 else 16))
 
+    def followers(self, site: Site) -> tuple[type[Op], ...]:
+        """Return the ops that a kernel written for vectors of channels computes behind its own."""
+        return (Add, Requantize) if suits(site) or is_depthwise(site) or has_vectors(site) else ()
+
     def plans(self, site: Site) -> tuple[Plan, ...]:
         """Return none: tiles are chosen by estimates (tvm_export.cuda.tiles)."""
         return ()
 
     def kernel(self, site: Site) -> CudaKernel:
-        """Return the kernel of one op.
+        """Return the kernel of an op and its followers.
 
         Raises:
             HawqError: a tensor is too large for the kernels' 32-bit indices.
         """
-        for storage in (*site.inputs, site.out):
+        for storage in (*dict(site.reads).values(), site.out, *site.written.values()):
             codes = math.prod((site.batch, *storage.chw[1:], storage.channels))
             if codes >= 2**31:
                 raise HawqError(

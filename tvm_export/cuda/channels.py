@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tvm_export.cuda.chain import limits
 from tvm_export.definitions import Site, offset_bias, per_channel
 
 __all__ = ["HIGH_SHIFT", "padding_word", "requantization", "scaling"]
@@ -17,24 +18,21 @@ def _scaling(site: Site) -> tuple[np.ndarray, np.ndarray]:
     return site.constants.get("multiplier", ones), site.constants.get("shift", ones)
 
 
-def scaling(site: Site, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return bias, multipliers and shifts of `channels` stored channels, int32.
+def scaling(site: Site, channels: int) -> dict[str, np.ndarray]:
+    """Return bias, multiplier and shift of every one of `channels` stored channels, int32.
 
     The zero point of the input leaves the sum through the bias.
     """
     bias = per_channel(offset_bias(site, site.inputs[0].type.zero_point), channels)
     multiplier, shift = (per_channel(array, channels, HIGH_SHIFT) for array in _scaling(site))
-    return bias, multiplier, shift
+    return {"bias": bias, "multiplier": multiplier, "shift": shift}
 
 
 def requantization(site: Site) -> dict[str, int | bool]:
     """Return the constants that Requantize of epilogue.cuh asks for."""
     op: Any = site.op
     _, shift = _scaling(site)
-    return {
-        "Accumulate": op.accumulates, "HighShifts": bool(shift.min() >= HIGH_SHIFT),
-        "Zero": op.out.zero_point, "Lo": op.lo, "Hi": op.hi,
-    }  # fmt: skip
+    return {"Accumulate": op.accumulates, "HighShifts": bool(shift.min() >= HIGH_SHIFT), **limits(op)}
 
 
 def padding_word(site: Site) -> int:

@@ -161,12 +161,12 @@ __device__ __forceinline__ void multiply_step(
   }
 }
 
-// x: codes (image, row, column, channel); w: codes (channel of the output, bytes of the window); y: codes of all
-// pixels, or with slices int32 sums (slice, pixel, channel). Blocks are numbered (tile of pixels, tile of channels),
-// channels first: neighbours share pixels. shared: ConvTile<P>::kSharedBytes.
-template <class P>
-__device__ __forceinline__ void convolve(const void* x, const void* w, const Channels& constants, void* y,
-                                         void* memory) {
+// x: codes (image, row, column, channel); w: codes (channel of the output, bytes of the window). Blocks are numbered
+// (tile of pixels, tile of channels), channels first: neighbours share pixels. memory: ConvTile<P>::kSharedBytes. Codes
+// are stored by kCodes.
+template <class P, int kCodes, class Code, class Store>
+__device__ __forceinline__ void convolve(const void* x, const void* w, const Channels& constants, void* memory,
+                                         const Code& code, const Store& store) {
   using Tile = ConvTile<P>;
   constexpr int kTilesN = (P::kOutStored + P::kTileN - 1) / P::kTileN;
   constexpr int kSliceSteps = (Tile::kSteps + P::kSlices - 1) / P::kSlices;
@@ -202,14 +202,15 @@ __device__ __forceinline__ void convolve(const void* x, const void* w, const Cha
         for (int& sum : fragment) sum >>= 4;
   }
 
-  if constexpr (P::kSlices > 1) {
-    int* sum = static_cast<int*>(y) + static_cast<long long>(slice) * P::kPixels * P::kOutStored;
-    store_tile<Tile, Stored<int, false>>(sums, shared, first_pixel, P::kPixels, first_channel, P::kOutStored, constants,
-                                         KeepSum(), sum);
-  } else {
-    store_tile<Tile, Stored<typename P::Out, P::kPackOut>>(sums, shared, first_pixel, P::kPixels, first_channel,
-                                                           P::kOutStored, constants, Requantize<P>(), y);
-  }
+  store_tile<Tile, kCodes>(sums, shared, first_pixel, P::kPixels, first_channel, P::kOutStored, constants, code, store);
+}
+
+// Keep the sums of a slice of the window, int32 (slice, pixel, channel), for finish_slices.
+template <class P>
+__device__ __forceinline__ void convolve_slice(const void* x, const void* w, void* memory, void* sums) {
+  convolve<P, 4>(x, w, {}, memory, KeepSum(), [=](const auto& codes, int pixel, int channel) {
+    codes.store(sums, (static_cast<long long>(blockIdx.y) * P::kPixels + pixel) * P::kOutStored + channel);
+  });
 }
 
 }  // namespace hawq

@@ -1,22 +1,27 @@
 """Tell the tensor-core convolution of conv_mma.cuh about a layer: its constants, its weights, its plan."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tvm
 
 from hawq.integer import ops as o
+from tvm_export.cuda.chain import HEADERS, Chain
 from tvm_export.cuda.channels import padding_word, requantization, scaling
-from tvm_export.cuda.conv_launch import FINISH_THREADS, Grid, launch
-from tvm_export.cuda.source import constants_text, element
+from tvm_export.cuda.source import Argument, DeviceFunction, Launch, constants_text, start
 from tvm_export.cuda.tiles import Gemm, Plan, choose
 from tvm_export.definitions import Site, dense_weight
 from tvm_export.nibbles import pack_nibbles
 from tvm_export.storage import Storage, round_up
 
 __all__ = ["MmaConv", "conv_mma", "suits"]
+
+_HEADERS = ("instructions.cuh", *HEADERS, "epilogue.cuh", "conv_mma.cuh")
+
+_FINISH_THREADS = 128
+"""Of a block that adds up slices."""
 
 _WIDENED = 32
 """Codes that widened operands multiply at once."""
@@ -86,15 +91,20 @@ class MmaConv:
             rows = groups.reshape(halves).swapaxes(2, 3).reshape(rows.shape)
         return pack_nibbles(rows) if self.nibbles else rows.view(np.uint8)
 
-    def constants(self) -> tuple[np.ndarray, ...]:
-        """Return weights, bias, multipliers and shifts, for whole tiles of channels."""
-        return self.weight(), *scaling(self.site, round_up(self.site.out.channels, self.plan.tile.n))
+    def constants(self) -> dict[str, np.ndarray]:
+        """Return weights, bias, multiplier and shift, for whole tiles of channels."""
+        return {"w": self.weight(), **scaling(self.site, round_up(self.site.out.channels, self.plan.tile.n))}
 
     def _sixteenfold_fits(self) -> bool:
         """Tell whether 16 times every sum of codes as stored stays in int32."""
         limit = max(abs(code) for code in self.source.type.range)
         weight = np.abs(self.site.constants["weight"].astype(np.int64))
         return 16 * limit * int(weight.reshape(len(weight), -1).sum(1).max(initial=0)) < 2**31
+
+    @property
+    def chain(self) -> Chain:
+        """What becomes of its codes."""
+        return Chain(self.site)
 
     def text(self) -> str:
         """Return the body of the struct P."""
@@ -105,8 +115,7 @@ class MmaConv:
         _, _, kernel_h, kernel_w = dense_weight(self.site).shape
         (stride_h, stride_w), (dilation_h, dilation_w) = getattr(op, "stride", (1, 1)), getattr(op, "dilation", (1, 1))
         padding = getattr(op, "padding", (0, 0, 0, 0))
-        return constants_text(
-            {"Out": element(out)},
+        sizes = constants_text(
             {
                 "Height": height, "Width": width, "PixelBytes": _pixel_bytes(source), "Pixels": self.gemm.pixels,
                 "OutHeight": out_height, "OutWidth": out_width, "OutStored": out.channels,
@@ -118,10 +127,36 @@ class MmaConv:
                 "Vector": self.gemm.vector,
                 "TileM": tile.m, "TileN": tile.n, "WarpsM": tile.warps_m, "WarpsN": tile.warps_n,
                 "Step": tile.step, "Stages": tile.stages, "Slices": self.plan.slices,
-                "FinishThreads": FINISH_THREADS, "PackOut": out.packed,
+                "FinishThreads": _FINISH_THREADS, "Codes": self.chain.vector,
                 **requantization(self.site),
-            },
+            }
         )  # fmt: skip
+        return f"{self.chain.structs}\n  {sizes}"
+
+    def function(self, architectures: Sequence[str]) -> tvm.tirx.PrimFunc:
+        """Return what starts the layer: a grid of tiles, and with slices a second kernel that adds up their sums."""
+        plan, gemm, chain, text = self.plan, self.gemm, self.chain, self.text()
+        tiles_m, tiles_n = plan.tiles(gemm)
+        resident = plan.tile.blocks(gemm.vector, architectures)
+        arguments = chain.arguments(self.constants())
+
+        def tiles(taken: Sequence[Argument], body: str) -> Launch:
+            convolve = DeviceFunction(_HEADERS, text, tuple(taken), body)
+            grid = (tiles_m * tiles_n, plan.slices)
+            return Launch(convolve, grid, plan.tile.threads, self.shared_bytes, resident)
+
+        channels = "{bias, multiplier, shift}"
+        if plan.slices == 1:
+            call = f"hawq::convolve<P, P::kCodes>(x, w, {channels}, shared, hawq::Requantize<P>(), store);"
+            return start(arguments, [tiles(arguments, f"{chain.store}\n  {call}")])
+        sums = Argument("sums", (plan.slices * gemm.pixels * gemm.channels,), "int32")
+        factors = [argument for argument in arguments if argument.name in ("x", "w")]
+        rest = [argument for argument in arguments if argument not in factors]
+        convolve = tiles([*factors, replace(sums, written=True)], "hawq::convolve_slice<P>(x, w, shared, sums);")
+        body = f"{chain.store}\n  hawq::finish_slices<P>(sums, {channels}, store);"
+        blocks = -(-gemm.pixels * gemm.channels // 4 // _FINISH_THREADS)
+        finish = Launch(DeviceFunction(_HEADERS, text, (sums, *rest), body), (blocks, 1), _FINISH_THREADS)
+        return start(arguments, [convolve, finish], workspace=sums)
 
 
 def _pixel_bytes(source: Storage) -> int:
@@ -137,7 +172,7 @@ def _gemm(site: Site, nibbles: bool) -> Gemm:
 
 
 def conv_mma(site: Site, architectures: Sequence[str], plan: Plan | None = None) -> tuple[tvm.tirx.PrimFunc, Any]:
-    """Return the kernel of a dense convolution or linear layer, and its constants.
+    """Return the kernel of a dense convolution or linear layer and its followers, and its constants.
 
     4-bit weights are packed two a byte.
 
@@ -147,8 +182,4 @@ def conv_mma(site: Site, architectures: Sequence[str], plan: Plan | None = None)
         plan: how it is cut up, by default what suits the first architecture.
     """
     layer = MmaConv.of(site, architectures, plan)
-    weight, bias, *rest = layer.constants()
-    blocks = layer.plan.tile.blocks(layer.gemm.vector, architectures)
-    grid = Grid(layer.plan, layer.gemm, layer.shared_bytes, blocks)
-    function = launch(layer.text(), site, grid, weight.shape, bias.shape)
-    return function, (weight, bias, *rest)
+    return layer.function(architectures), tuple(layer.chain.constants(layer.constants()).values())

@@ -3,7 +3,7 @@
 //
 // P holds kHeight, kWidth, kStored, kOutHeight, kOutWidth, kOutStored, kImages; kKernelH, kKernelW, kStrideH, kStrideW,
 // kTop, kLeft, kDilationH, kDilationW; kNibblesX, kSigned, kFill (a word of the code that pads); kRows, kColumns,
-// kThreads; Y (the storage of the result as Codes), and what Requantize asks for.
+// kThreads, and what Requantize asks for. store(codes, pixel, channel) says what becomes of the result.
 #ifndef HAWQ_DEPTHWISE
 #define HAWQ_DEPTHWISE
 
@@ -26,8 +26,9 @@ __device__ __forceinline__ int multiply_byte(int sum, unsigned x, unsigned w, in
 }
 
 // x: codes (image, row, column, channel); w: bytes (tap, channel), of 8 channels of nibbles the even ones first.
-template <class P>
-__device__ __forceinline__ void convolve_channels(const void* x, const void* w, const Channels& constants, void* y) {
+template <class P, class Store>
+__device__ __forceinline__ void convolve_channels(const void* x, const void* w, const Channels& constants,
+                                                  const Store& store) {
   constexpr int kWords = P::kNibblesX ? 2 : 1, kCodes = 4 * kWords;  // a word of codes as they are stored
   constexpr int kVectors = P::kStored / kCodes;
   constexpr int kBlocksW = (P::kOutWidth + P::kColumns - 1) / P::kColumns;
@@ -88,13 +89,13 @@ __device__ __forceinline__ void convolve_channels(const void* x, const void* w, 
     for (int c = 0; c < P::kColumns; ++c) {
       if (out_h + r >= P::kOutHeight || out_w + c >= P::kOutWidth) continue;
       const int pixel = (image * P::kOutHeight + out_h + r) * P::kOutWidth + out_w + c;
-      typename P::Y out;
+      typename P::template Y<kCodes> out;
 #pragma unroll
       for (int i = 0; i < kCodes; ++i) {
         const int at = P::kNibblesX ? i % 4 * 2 + i / 4 : i;  // nibbles: even channels come first
-        out.put(at, Requantize<P>()(sums[r][c][i], channels[at], pixel, channel + at));
+        out.put(at, Requantize<P>()(sums[r][c][i], channels[at]));
       }
-      out.store(y, static_cast<long long>(pixel) * P::kOutStored + channel);
+      store(out, pixel, channel);
     }
   }
 }

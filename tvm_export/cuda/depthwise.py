@@ -6,14 +6,14 @@ import numpy as np
 import tvm
 
 from hawq.integer import ops as o
+from tvm_export.cuda.chain import HEADERS, Chain
 from tvm_export.cuda.channels import padding_word, requantization, scaling
-from tvm_export.cuda.source import DeviceFunction, codes, constants_text, start_threads
+from tvm_export.cuda.source import DeviceFunction, Launch, constants_text, start
 from tvm_export.definitions import Site
 
 __all__ = ["depthwise", "is_depthwise"]
 
-_HEADERS = ("instructions.cuh", "epilogue.cuh", "vectors.cuh", "depthwise.cuh")
-_PARAMETERS = "const void* x, const void* w, const int* bias, const int* multiplier, const int* shift, void* y"
+_HEADERS = ("instructions.cuh", *HEADERS, "epilogue.cuh", "depthwise.cuh")
 _THREADS = 128
 _BLOCK = {True: (1, 2), False: (2, 4)}
 """Rows and columns of pixels that a thread sums, by whether codes are nibbles: of those a word holds twice as many
@@ -28,7 +28,7 @@ def is_depthwise(site: Site) -> bool:
 
 
 def depthwise(site: Site) -> tuple[tvm.tirx.PrimFunc, tuple[np.ndarray, ...]]:
-    """Return the kernel of a depthwise convolution, and its constants.
+    """Return the kernel of a depthwise convolution and its followers, and its constants.
 
     Weights are bytes (KH, KW, channels); where the input is nibbles, the even ones of 8 channels come first, as
     widening yields them.
@@ -40,8 +40,7 @@ def depthwise(site: Site) -> tuple[tvm.tirx.PrimFunc, tuple[np.ndarray, ...]]:
     channels, out_height, out_width = out.chw
     kernel_h, kernel_w = weight.shape[2:]
     rows, columns = (min(most, size) for most, size in zip(_BLOCK[source.packed], out.chw[1:], strict=True))
-    text = constants_text(
-        {"Y": codes(out, count)},
+    sizes = constants_text(
         {
             "Height": height, "Width": width, "Stored": source.channels, "Images": site.batch,
             "OutHeight": out_height, "OutWidth": out_width, "OutStored": out.channels,
@@ -49,20 +48,17 @@ def depthwise(site: Site) -> tuple[tvm.tirx.PrimFunc, tuple[np.ndarray, ...]]:
             "Top": op.padding[0], "Left": op.padding[2], "DilationH": op.dilation[0], "DilationW": op.dilation[1],
             "NibblesX": source.packed, "Signed": source.type.signed, "Fill": padding_word(site),
             "Rows": rows, "Columns": columns, "Threads": _THREADS, **requantization(site),
-        },
+        }
     )  # fmt: skip
     spread = np.zeros((kernel_h, kernel_w, source.channels), np.int8)
     spread[..., :channels] = weight[:, 0].transpose(1, 2, 0)
     if source.packed:
         spread = spread.reshape(kernel_h, kernel_w, -1, 4, 2).swapaxes(3, 4).reshape(spread.shape)
-    constants = (np.ascontiguousarray(spread), *scaling(site, max(source.channels, out.channels)))
-    body = "hawq::convolve_channels<P>(x, w, {bias, multiplier, shift}, y);"
-    names = ("w", "bias", "multiplier", "shift")
-    tensors = [
-        ("x", source.shape(site.batch), source.dtype),
-        *((name, array.shape, str(array.dtype)) for name, array in zip(names, constants, strict=True)),
-        ("y", out.shape(site.batch), out.dtype),
-    ]
+    own = {"w": np.ascontiguousarray(spread), **scaling(site, max(source.channels, out.channels))}
+    chain = Chain(site)
+    arguments = chain.arguments(own)
+    body = f"{chain.store}\n  hawq::convolve_channels<P>(x, w, {{bias, multiplier, shift}}, store);"
+    function = DeviceFunction(_HEADERS, f"{chain.structs}\n  {sizes}", arguments, body)
     threads = site.batch * -(-out_height // rows) * -(-out_width // columns) * (source.channels // count)
-    function = start_threads(DeviceFunction(_HEADERS, text, _PARAMETERS, body), tensors, threads, _THREADS)
-    return function, constants
+    launch = Launch(function, (-(-threads // _THREADS), 1), _THREADS)
+    return start(arguments, [launch]), tuple(chain.constants(own).values())

@@ -4,29 +4,33 @@
 
 namespace hawq {
 
-// kCount codes in a row: of 4 bits, two a byte, or one in an element of type T.
-template <class T, bool kPacked, bool kSigned, int kCount>
+// kCodes codes in a row: of 4 bits, two a byte, or one in an element of type T.
+template <class T, bool kPacked, bool kSigned, int kCodes>
 struct Codes {
-  static constexpr int kBits = kPacked ? 4 : 8 * sizeof(T), kBytes = kCount * kBits / 8;
+  static constexpr int kCount = kCodes, kBits = kPacked ? 4 : 8 * sizeof(T), kBytes = kCount * kBits / 8;
   unsigned words[(kBytes + 3) / 4] = {};
 
-  // Load codes that begin at code `index` of memory, a multiple of kCount.
-  __device__ __forceinline__ void load(const void* memory, long long index) {
+  // Return the codes that begin at code `index` of memory, a multiple of kCount.
+  static __device__ __forceinline__ Codes load(const void* memory, long long index) {
     const char* from = static_cast<const char*>(memory) + index * kBits / 8;
+    Codes codes;
     if constexpr (kBytes >= 16) {
 #pragma unroll
       for (int i = 0; i < kBytes / 16; ++i) {
         const int4 vector = reinterpret_cast<const int4*>(from)[i];
-        words[i * 4] = vector.x, words[i * 4 + 1] = vector.y, words[i * 4 + 2] = vector.z, words[i * 4 + 3] = vector.w;
+        codes.words[i * 4] = vector.x, codes.words[i * 4 + 1] = vector.y;
+        codes.words[i * 4 + 2] = vector.z, codes.words[i * 4 + 3] = vector.w;
       }
     } else if constexpr (kBytes == 8) {
       const int2 vector = *reinterpret_cast<const int2*>(from);
-      words[0] = vector.x, words[1] = vector.y;
+      codes.words[0] = vector.x, codes.words[1] = vector.y;
     } else if constexpr (kBytes == 4) {
-      words[0] = *reinterpret_cast<const unsigned*>(from);
+      codes.words[0] = *reinterpret_cast<const unsigned*>(from);
     } else {
-      words[0] = *reinterpret_cast<const unsigned short*>(from);
+      static_assert(kBytes == 2, "vectors of 2, 4, 8 or whole 16 bytes are loaded");
+      codes.words[0] = *reinterpret_cast<const unsigned short*>(from);
     }
+    return codes;
   }
 
   __device__ __forceinline__ void store(void* memory, long long index) const {
@@ -40,8 +44,10 @@ struct Codes {
       *reinterpret_cast<int2*>(to) = {from[0], from[1]};
     } else if constexpr (kBytes == 4) {
       *reinterpret_cast<int*>(to) = from[0];
-    } else {
+    } else if constexpr (kBytes == 2) {
       *reinterpret_cast<unsigned short*>(to) = static_cast<unsigned short>(words[0]);
+    } else {
+      *reinterpret_cast<unsigned char*>(to) = static_cast<unsigned char>(words[0]);
     }
   }
 
@@ -56,12 +62,6 @@ struct Codes {
     words[i * kBits / 32] |= (static_cast<unsigned>(code) & kMask) << i * kBits % 32;
   }
 };
-
-template <class P>
-__device__ __forceinline__ int clamp(long long value) {
-  value += P::kZero;
-  return static_cast<int>(value < P::kLo ? P::kLo : value > P::kHi ? P::kHi : value);
-}
 
 }  // namespace hawq
 #endif
