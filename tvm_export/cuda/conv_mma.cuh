@@ -189,6 +189,9 @@ __device__ __forceinline__ void convolve(const void* x, const void* w, const Cha
   for (int ahead = 0; ahead < Tile::kStages - 1; ++ahead) bring(begin + ahead);
 
   int sums[Tile::kFragmentsM][Tile::kFragmentsN][4] = {};  // in registers, as long as loops over fragments unroll
+#if HAWQ_ARCH < 800
+#pragma unroll 1  // copies pass through registers there: those of several steps would push sums out
+#endif
   for (int step = begin; step < end; ++step) {
     wait_groups<Tile::kStages - 2>();
     __syncthreads();  // this step has arrived for all threads, and the buffer of the step before is free
