@@ -146,7 +146,9 @@ def ptq(
             folder=path.parent,
         )
         model = bench.run(methods)
-    save_quantized(path, model, [found.name for found in methods])
+    simulated = model.options.fixed_point
+    if not simulated:
+        save_quantized(path, model, [found.name for found in methods])
     console.print(f"{bits.scheme} by {', '.join(found.name for found in methods)}")
     for note in bench.notes:
         console.print(note, soft_wrap=True)
@@ -154,12 +156,13 @@ def ptq(
     if source in (DISTILLED, NO_DATA):
         console.print("no real images, so no accuracy; measure it with `hawq eval --data DIR`")
     else:
-        networks = {"float": session.model, f"{bits.scheme}, integers": model}
+        networks = {"float": session.model, f"{bits.scheme}, {'simulated' if simulated else 'integers'}": model}
         figures = compare_quality(session, networks, workers=workers)
     given = {"-a": arch, "--data": source, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
              "--mean": mean, "--std": std, "--interpolation": interpolation, "--weights": weights,
              "--run-dir": run_dir}  # fmt: skip
-    console.print(f"checkpoint: {path}; next: {opt.following('hawq export --target llvm', given)}", soft_wrap=True)
+    if not simulated:
+        console.print(f"checkpoint: {path}; next: {opt.following('hawq export --target llvm', given)}", soft_wrap=True)
     if as_json:
-        print_json({"scheme": bits.scheme, "methods": [found.name for found in methods], "checkpoint": str(path),
-                    "accuracy": figures})  # fmt: skip
+        print_json({"scheme": bits.scheme, "methods": [found.name for found in methods],
+                    "checkpoint": None if simulated else str(path), "accuracy": figures})  # fmt: skip

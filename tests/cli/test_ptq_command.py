@@ -63,3 +63,15 @@ def test_statistics_serve_without_images(place):
     assert (place / "run" / "uniform8" / "best.pt").read_bytes() == before
     with pytest.raises(UsageError, match="statistics of another network"):
         run_command(ptq, "--method", "equalize", "--stats", "stats.json", "--data", "none", "--size", "8")
+
+
+def test_a_simulation_leaves_no_checkpoint(place):
+    output = run_command(ptq, "--scheme", "uniform4", "--method", "aciq,simulate-bits").output
+    assert "uniform4, simulated" in output
+    assert "next:" not in output
+    assert not (place / "run" / "uniform4" / "best.pt").exists()
+
+
+def test_bits_a_weight_may_be_any_number(place):
+    output = run_command(ptq, "--scheme", "uniform4", "--method", "allocate-bits", "--mean-bits", "5.3").output
+    assert "bits a weight on average" in output

@@ -95,3 +95,16 @@ def test_the_mean_may_be_asked_for():
 def test_weights_without_a_range_rule_are_refused(methods):
     with pytest.raises(UsageError, match="of a range rule"):
         ran(methods)
+
+
+@pytest.mark.parametrize("method", ["adaround", "brecq"])
+def test_learned_roundings_keep_to_the_levels_of_channels(method):
+    settings = Settings(iterations=3)
+    before, graph = ran("minmax,allocate-bits", settings=settings)
+    after, _ = ran(f"minmax,allocate-bits,{method}", settings=settings)
+    assert after.model(images(4)).equal(ReferenceExecutor(after.model.lower()).logits(images(4)))
+    pairs = zip(quantized_weights(before), quantized_weights(after), strict=True)
+    for shared, learned in pairs:
+        if shared.unit not in pinned_units(graph):
+            assert learned.limits.equal(shared.codes.abs().amax(1)), shared.unit
+            assert bool((learned.codes.abs() <= shared.limits[:, None]).all())

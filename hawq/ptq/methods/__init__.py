@@ -10,6 +10,7 @@ from hawq.ptq.methods import (  # noqa: F401  # they register themselves
     clip_weights,
     equalize,
     rules,
+    simulate,
     upper_limits,
     weight_corrections,
 )

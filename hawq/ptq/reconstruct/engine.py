@@ -119,7 +119,7 @@ def learn(
             schedule.step()
             heard(iteration + 1, float(error.detach()))
     for unit, rounding in roundings.items():
-        model.give_weights(unit, rounding.rounded(), rounding.scales)
+        model.give_weights(unit, rounding.rounded(), rounding.scales, rounding.limits)
 
 
 def _error(model: QuantizedModel, block: Block, quantized: Mapping[str, Tensor], target: Tensor) -> float:

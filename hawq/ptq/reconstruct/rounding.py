@@ -26,13 +26,14 @@ class LearnedRounding(WeightQuantizer):
 
     Attributes:
         scales: float32, (O,).
+        limits: float32, (O,).
     """
 
     scales_given = True
 
     def __init__(self, bits: int, weight: Tensor, scale: Tensor, limit: Tensor, options: QuantOptions) -> None:
         super().__init__(bits, weight, options)
-        self.scales, self._limit = scale, per_channel(limit, weight)
+        self.scales, self.limits, self._limit = scale, limit, per_channel(limit, weight)
         ratio = weight / per_channel(scale, weight)
         self._below = ratio.floor()
         fraction = ratio - self._below

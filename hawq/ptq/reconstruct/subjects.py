@@ -10,6 +10,7 @@ from hawq.graph.structure import pinned_units
 from hawq.ptq.reconstruct.blocks import Block
 from hawq.qat.model import QuantizedModel
 from hawq.quantizers.activation import UniformActivation
+from hawq.quantizers.given import GivenWeight
 from hawq.schemes import PINNED_BITS
 
 __all__ = ["Subjects", "find_subjects", "found", "give"]
@@ -61,7 +62,9 @@ def found(model: QuantizedModel, subjects: Subjects) -> dict[str, Tensor]:
     for unit in subjects.units:
         module = model.unit(unit)
         codes, scale = module.quantizer.codes(module.weight)
+        assert isinstance(module.quantizer, GivenWeight)
         tensors |= {f"{unit}.codes": codes.to(torch.int8), f"{unit}.weight_scale": scale}
+        tensors[f"{unit}.limits"] = module.quantizer.limits
     for root in subjects.ranges:
         quantizer = model.input_quantizer(root)
         assert isinstance(quantizer, UniformActivation)
@@ -76,6 +79,7 @@ def give(model: QuantizedModel, subjects: Subjects, tensors: Mapping[str, Tensor
         KeyError: tensors of something else.
     """
     for unit in subjects.units:
-        model.give_weights(unit, tensors[f"{unit}.codes"].float(), tensors[f"{unit}.weight_scale"])
+        scale, limits = tensors[f"{unit}.weight_scale"], tensors[f"{unit}.limits"]
+        model.give_weights(unit, tensors[f"{unit}.codes"].float(), scale, limits)
     for root in subjects.ranges:
         model.give_range(root, tensors[f"{root}.scale"], tensors[f"{root}.lowest"])
