@@ -31,7 +31,7 @@ DISTILLED = "distilled"
 """Stands in front of methods that are given images made from the network."""
 
 _RANGES = ("minmax", "limits,equalize,minmax", "limits,equalize,minmax,bias-correction")
-_FEW = ("minmax", "mse", "mse,bias-correction-data", "mse,adaround", "mse,brecq")
+_FEW = ("minmax", "laplace", "aciq", "mse", "mse,bias-correction-data", "mse,squant", "mse,adaround", "mse,brecq")
 
 ROWS = (
     *(f"W8A8:{methods}" for methods in _RANGES),
@@ -54,9 +54,9 @@ _COMPARED, _TRACED = 16, 2
 """Images whose logits, and whose every tensor, are compared."""
 
 
-def ours(subject: Subject, scheme: str, methods: str) -> dict[str, Any]:
+def ours(subject: Subject, scheme: str, methods: str, iterations: int) -> dict[str, Any]:
     """Quantize by methods, prove the compiled library exact and test it."""
-    from hawq.ptq import Workbench, parse_methods
+    from hawq.ptq import Settings, Workbench, parse_methods
     from tvm_export import export, load, verify
 
     names = methods.split(",")
@@ -68,7 +68,7 @@ def ours(subject: Subject, scheme: str, methods: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench.of(
             subject.graph, scheme_bits(scheme, subject.graph), images=lambda: images.split(32), folder=Path(folder),
-            image_range=subject.preprocessing.value_range,
+            image_range=subject.preprocessing.value_range, settings=Settings(iterations=iterations),
         )  # fmt: skip
         program = bench.run(parse_methods(",".join(names))).lower()
         spent = {"seconds": time.process_time() - started, "gigabytes": _gigabytes(), "before": before}
@@ -125,14 +125,14 @@ def _gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def measure(network: str, row: str, data: Path, calibration: int, limit: int) -> dict[str, Any]:
+def measure(network: str, row: str, data: Path, calibration: int, limit: int, iterations: int) -> dict[str, Any]:
     """Return one row of a network; the process it runs in does nothing else."""
     torch.set_num_threads(1)
     subject = SUBJECTS[network](data, calibration, limit)
     scheme, _, what = row.partition(":")
     if not what:
         return {"network": network, "row": row, **unquantized(subject)}
-    found = peer(subject, what) if scheme == "peer" else ours(subject, scheme, what)
+    found = peer(subject, what) if scheme == "peer" else ours(subject, scheme, what, iterations)
     return {"network": network, "row": row, **found}
 
 
@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--row", nargs="*", help="SCHEME:METHODS; by default all, and LOW for CIFAR-10")
     parser.add_argument("--peer", nargs="*", default=[], help="names in ptq_peers.PEERS")
     parser.add_argument("--calibration", type=int, default=128, help="images; seed 0")
+    parser.add_argument("--iterations", type=int, default=200, help="of what adaround and brecq learn")
     parser.add_argument("--limit", type=int, default=600, help="test images of a set at most")
     parser.add_argument("--keep", type=Path, help="JSON lines: rows in it are not measured again, new ones are added")
     parser.add_argument("--quick", action="store_true", help="two rows of ResNet-20, 50 images: under a minute")
@@ -178,7 +179,7 @@ def main() -> None:
             if (network, row) in known:
                 continue
             console.print(f"{network} {row}")
-            result = _alone(network, row, given.data, given.calibration, given.limit)
+            result = _alone(network, row, given.data, given.calibration, given.limit, given.iterations)
             found.append(result)
             if given.keep:
                 with given.keep.open("a") as file:
