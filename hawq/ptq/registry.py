@@ -54,7 +54,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "learned": ("mse", "brecq"),
     "dfq": ("limits", "equalize", "absorb", "bias-correction"),
     "aciq": ("laplace-acts", "allocate-bits", "weight-variance", "weight-mean"),
-    "aciq-bins": ("laplace-acts", "allocate-bins", "weight-variance", "weight-mean"),
+    "quick": ("laplace-acts", "allocate-bits", "squant", "bias-correction-data"),
 }
 """Methods that are used together, by a name that `--method` takes as well."""
 
