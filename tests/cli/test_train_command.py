@@ -93,7 +93,7 @@ def test_hawqs_quantization_options_reach_the_model(command):
         "--weight-norm", "var", "--step-gradient", "scale-fan",
     )  # fmt: skip
     assert read_checkpoint("run/uniform8/checkpoint.pt")["options"] == {
-        "fix_bn": False, "fix_bn_after": 7, "act_quantizer": "percentile", "act_percentile": 99.0,
+        "fix_bn": False, "fix_bn_after": 7, "act_quantizer": "percentile", "act_percentile": 99.0, "clip_stds": 3.0,
         "weight_quantizer": "percentile", "weight_percentile": 98.5, "weight_group": 0, "bias_bits": 16,
         "asymmetric": True, "fixed_point": True, "act_range_momentum": -1.0, "pad_after_quant": True,
         "bn_momentum": 0.05, "sign_gradient": "ste", "weight_norm": "var", "step_gradient": "scale-fan",

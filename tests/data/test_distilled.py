@@ -127,7 +127,7 @@ def test_what_cannot_be_distilled_is_refused():
         distill(broken, 2, ZEROQ)
     with pytest.raises(UsageError, match="give --size"):
         distilled_preprocessing("net.py:tiny", InputSpec(), {})
-    with pytest.raises(UsageError, match="makes images from the weights"):
+    with pytest.raises(UsageError, match="--data distilled: this command needs real images"):
         open_data("resnet20_cifar10", DataRequest("distilled"), 0)
 
 

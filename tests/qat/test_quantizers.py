@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from deployed import check_deployed
+from deployed import check_deployed, interpolation_slack
 from networks import NETWORKS, SIZE, build, images
 
 from hawq.bitconfig import BitConfig, UnitBits, UnitQuantizers
@@ -11,7 +11,7 @@ from hawq.graph import ir
 from hawq.graph.trace import trace
 from hawq.integer import ReferenceExecutor
 from hawq.integer.arithmetic import code_range
-from hawq.integer.ops import Threshold
+from hawq.integer.ops import Bilinear, Threshold
 from hawq.qat.checkpoint import describe, restore
 from hawq.qat.model import QuantizedModel
 from hawq.qat.plan import QuantOptions
@@ -26,6 +26,10 @@ CASES = [(net, name) for net in NETWORKS for name in NAMES]
 def named(name):
     """Return the quantizers of weights and of activations of a method; the ones it lacks are the default."""
     return tuple(name if name in known else "minmax" for known in (WEIGHT_QUANTIZERS, ACTIVATION_QUANTIZERS))
+
+
+UNREACHED = {("Gated", "pact"): ["stored.mean.clip"]}
+"""At two bits all that reads this tensor is clipped itself, and a clipped value has no gradient."""
 
 
 def narrowest(name):
@@ -58,7 +62,7 @@ def step(model, lr=0.01):
 def test_a_step_reaches_every_parameter_and_evaluation_equals_the_program(net, name):
     model = quantized(net, name)
     before = model.lower()
-    assert step(model) == []
+    assert step(model) == UNREACHED.get((net, name), [])
     program, image = model.lower(), images(8, seed=7)
     assert any(not tensor.equal(before.tensors[key]) for key, tensor in program.tensors.items())
     expected, found = model.evaluator().trace(image), ReferenceExecutor(program).trace(image)
@@ -72,8 +76,8 @@ def test_a_step_reaches_every_parameter_and_evaluation_equals_the_program(net, n
 def test_each_training_op_lands_on_the_code_of_its_integer_op(net, name):
     """Feed every float op the program's own codes: what it computes must have the program's code.
 
-    Values may miss it by float32 sums' relative error and, where a requantization follows, by half a step of the
-    accumulator, to which biases are rounded. So codes must be those of some value that close.
+    Values may miss it by float32 sums' relative error, by interpolation weights' rounding and, where a requantization
+    follows, by half a step of the accumulator, to which biases are rounded. So codes must be those of some such value.
     """
     model = quantized(net, name)
     step(model)
@@ -92,13 +96,15 @@ def test_each_training_op_lands_on_the_code_of_its_integer_op(net, name):
         with torch.no_grad():
             value = model.compute(node, images(4), values, dict(values))
         if model.plan.domains[node.name].root != node.name and not quantizer.uniform:
-            assert isinstance(node.op, ir.MaxPool2d | ir.Flatten), node.name  # codes move as they are
+            assert isinstance(node.op, ir.MaxPool2d | ir.Flatten | ir.Resize), node.name  # codes move as they are
             assert value.equal(codes[node.name] * quantizer.step()), node.name
             continue
         slack = 2e-6 * float(value.abs().max())
         if isinstance(node.op, ir.Conv2d | ir.Linear | ir.Norm) and quantizer.uniform:
             scales = model.unit(node.name).codes(types[op.inputs[0]]).accumulator_scale
             slack += 0.5 * float(scales.max())
+        if isinstance(op, Bilinear):
+            slack += interpolation_slack(op, real[op.inputs[0]])
         assert_codes(quantizer, value, slack, codes[node.name], node.name)
         kinds.add(quantizer.uniform)
     assert True in kinds
@@ -109,7 +115,7 @@ def test_each_training_op_lands_on_the_code_of_its_integer_op(net, name):
 
 
 def assert_codes(quantizer, value, slack, found, where):
-    """Check that codes are those of values within `slack` of the given ones."""
+    """Check that codes are those of values within `slack` of the given ones, a number or a tensor of their shape."""
     if isinstance(quantizer, ThresholdActivation):
         levels = quantizer.levels()
         low, high = (
@@ -121,7 +127,7 @@ def assert_codes(quantizer, value, slack, found, where):
     scale, zero_point = quantizer.scale_and_zero_point()
     steps = (value / scale + zero_point).clamp(*code_range(quantizer.bits, quantizer.grid.signed))
     allowed = 0.51 + 2e-6 * 2**quantizer.bits + slack / float(scale)
-    assert float((steps - found).detach().abs().max()) <= allowed, where
+    assert bool(((steps - found).detach().abs() <= allowed).all()), where
 
 
 @pytest.mark.parametrize(("net", "name"), CASES)
@@ -135,7 +141,7 @@ def test_streams_and_joins_are_read_as_their_simulation_reads_them(net, name):
     for read, source in reads.items():
         kind, quantizer = types[source], model.input_quantizer(source)
         value = (codes[source] - kind.zero_point).float() * kind.scale
-        slack = 1e-6 * float(value.abs().max())  # the product is rounded to float32
+        slack = 1e-6 * value.abs()  # the product is rounded to float32
         assert_codes(quantizer, value, slack, codes[read], read)
     assert reads or net != "Residual"
 

@@ -8,6 +8,7 @@ from networks import SIZE, build, images
 
 from hawq.graph.trace import trace
 from hawq.integer import IntegerProgram, ReferenceExecutor
+from hawq.integer.ops import Bilinear
 from hawq.qat.model import QuantizedModel
 from hawq.quantizers import QuantOptions
 from hawq.schemes import uniform
@@ -29,6 +30,11 @@ def fine_tuned(name: str, bits: int, steps: int = 3, lr: float = LR, **options: 
         F.cross_entropy(model(images(16, step)), torch.arange(16) % 10).backward()
         optimizer.step()
     return model.eval()
+
+
+def interpolation_slack(op: Bilinear, source: torch.Tensor) -> float:
+    """Return what weights rounded to 2^-part_bits do at most (arithmetic.fixed_positions), in the values' unit."""
+    return 0.5 * 2**-op.part_bits * sum(float(source.diff(dim=axis).abs().max()) for axis in (2, 3))
 
 
 def written(program: IntegerProgram) -> tuple[str, ...]:

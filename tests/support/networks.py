@@ -101,6 +101,10 @@ class Gated(nn.Module):
         self.project, self.project_norm = nn.Conv2d(8, 8, 1, bias=False), _norm(8)
         self.expand, self.fc1, self.fc2 = nn.Conv2d(8, 12, 1), nn.Linear(12, 6), nn.Linear(6, 12)
         self.head = nn.Linear(12, 10)
+        for layer in (self.squeeze, self.fc1):  # few bits must not make a gate's input 0 throughout
+            nn.init.normal_(layer.weight, 0.0, 0.3)
+            nn.init.uniform_(layer.bias, 0.2, 0.8)
+        nn.init.uniform_(self.excite.bias, 1.0, 2.0)  # nor what it lets pass
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.hardswish(self.stem_norm(self.stem(x)))
