@@ -1,30 +1,28 @@
 """Public libraries quantize the network that they are given and leave it as it is, or say which package is missing."""
 
 import copy
-import importlib
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from networks import build, images
+from timm.layers import Conv2dSame
 from torch import fx, nn
 
 from hawq.errors import UsageError
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 NEEDS = {"torch-pt2e": ["torchao"], "nncf": ["nncf", "openvino"], "brevitas": ["brevitas"]}
 
 
 @pytest.fixture(scope="module")
-def peers():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("ptq_peers")
-    finally:
-        sys.path.remove(str(FOLDER))
-        del sys.modules["ptq_peers"]
+def peers(scripts):
+    return scripts("ptq_peers")
+
+
+@pytest.fixture(scope="module")
+def brevitas(scripts):
+    return scripts("ptq_brevitas")
 
 
 def pad(module, inputs):
@@ -39,12 +37,23 @@ def padded():
     return model
 
 
-def test_hooks_become_parts_that_a_trace_sees(peers):
+def test_hooks_become_parts_that_a_trace_sees(brevitas):
     model, batch = padded(), images(2)
     expected = model(batch)
-    traced = fx.symbolic_trace(peers._without_hooks(copy.deepcopy(model)))
+    traced = fx.symbolic_trace(brevitas._without_hooks(copy.deepcopy(model)))
     assert not any(module._forward_pre_hooks for module in traced.modules())
     assert torch.equal(traced(batch), expected)
+
+
+@pytest.mark.parametrize("size", [16, 15])
+def test_padding_by_size_becomes_fixed(brevitas, size):
+    """An even and an odd size miss different numbers of rows, with stride 2 on both sides or on one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Conv2dSame(3, 8, 3, stride=2), Conv2dSame(8, 8, 5, dilation=2, groups=8, bias=False)).eval()
+    batch = images(2)[..., :size, : size - 1]
+    expected = model(batch)
+    fixed = brevitas._with_fixed_padding(copy.deepcopy(model), batch[:1])
+    assert torch.equal(fx.symbolic_trace(fixed)(batch), expected)
 
 
 def test_a_missing_package_is_named(peers, monkeypatch):
