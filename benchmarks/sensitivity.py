@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Folded(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, (N, classes)."""
         weights = {weight_name(unit): weight for unit, weight in zip(self.graph.units, self.weights, strict=True)}
-        graph = FloatGraph(self.graph.nodes, self.graph.output, {**self.graph.tensors, **weights})
+        graph = replace(self.graph, tensors={**self.graph.tensors, **weights})
         return run_float(graph, images)[graph.output]
 
 

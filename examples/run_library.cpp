@@ -1,4 +1,7 @@
-// Run an exported library from C++: one batch of prepared images in, integer logits and the best class of each out.
+// Run an exported library from C++: one batch of prepared images in, the integers of every output out.
+//
+// A line for each output of each image: number of the image, name of the output, place of the highest integer (the best
+// class), and the integers in the order (C, H, W).
 //
 //   hawq run DIR a.png --raw images.bin             # writes what the library takes: float32 or uint8, (N, C, H, W)
 //   ./run_library DIR images.bin
@@ -27,14 +30,31 @@ std::string read(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// Return the integers of one image, channels outermost, of a tensor (N, H, W, stored channels) of 16 or 32 bits.
+std::vector<int64_t> codes(const ffi::Tensor& stored, int64_t image, int64_t channels, bool with_sign) {
+  std::vector<char> bytes(ffi::GetDataSize(stored));
+  ffi::Function::GetGlobalRequired("runtime.TVMTensorCopyToBytes")(stored, static_cast<void*>(bytes.data()),
+                                                                   bytes.size());
+  const int64_t pixels = stored.size(1) * stored.size(2), row = stored.size(3);
+  std::vector<int64_t> found;
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+      const int64_t place = (image * pixels + pixel) * row + c;
+      const auto* shorts = reinterpret_cast<const int16_t*>(bytes.data());
+      found.push_back(stored.dtype().bits == 32 ? reinterpret_cast<const int32_t*>(bytes.data())[place]
+                      : with_sign              ? shorts[place]
+                                               : static_cast<uint16_t>(shorts[place]));
+    }
+  return found;
+}
+
 int main(int count, char** words) try {
   if (count != 3) throw std::runtime_error("usage: run_library DIR IMAGES.bin");
   const std::string folder = words[1];
   std::string images = read(words[2]);
   const auto manifest = ffi::json::Parse(read(folder + "/manifest.json")).cast<Object>();
   const auto image = manifest["image"].cast<Object>();
-  const auto output = manifest["storage"].cast<Object>()[manifest["output"]].cast<Object>();
-  const auto classes = output["shape"].cast<Numbers>()[0].cast<int64_t>();
+  const auto outputs = manifest["outputs"].cast<Object>();
   const DLDataType type = ffi::StringToDLDataType(image["dtype"].cast<ffi::String>());
   std::vector<int64_t> shape{manifest["most"].cast<int64_t>()};
   for (const auto& length : image["shape"].cast<Numbers>()) shape.push_back(length.cast<int64_t>());
@@ -58,13 +78,18 @@ int main(int count, char** words) try {
   constexpr int kPooled = 2;  // TVM's allocator that keeps memory between calls
   if (cuda) begin(int(kDLCUDA), 0, kPooled, int(kDLCPU), 0, kPooled); else begin(int(kDLCPU), 0, kPooled);
 
-  const auto stored = machine->GetFunction("main").value()(input).cast<ffi::Tensor>();  // (N, 1, 1, padded classes)
-  std::vector<int32_t> logits(stored.numel());
-  global("runtime.TVMTensorCopyToBytes")(stored, static_cast<void*>(logits.data()), logits.size() * sizeof(int32_t));
-  for (auto first = logits.begin(); first != logits.end(); first += stored.size(3)) {
-    std::cout << std::max_element(first, first + classes) - first << ":";
-    for (auto logit = first; logit != first + classes; ++logit) std::cout << ' ' << *logit;
-    std::cout << '\n';
+  const auto results = machine->GetFunction("main").value()(input).cast<ffi::Array<ffi::Tensor>>();
+  for (int64_t n = 0; n < shape[0]; ++n) {
+    size_t index = 0;
+    for (const auto& [name, output] : outputs) {
+      const auto kind = manifest["storage"].cast<Object>()[output.cast<Object>()["tensor"]].cast<Object>();
+      const auto channels = kind["shape"].cast<Numbers>()[0].cast<int64_t>();
+      const auto integers = codes(results[index++], n, channels, kind["signed"].cast<bool>());
+      std::cout << n << ' ' << name.cast<ffi::String>() << ' '
+                << std::max_element(integers.begin(), integers.end()) - integers.begin() << ':';
+      for (const auto integer : integers) std::cout << ' ' << integer;
+      std::cout << '\n';
+    }
   }
 } catch (const std::exception& error) {
   std::cerr << "error: " << error.what() << '\n';

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from tvm import relax
 from hawq.data.preprocessing import Preprocessing
 from hawq.errors import HawqError, UsageError
 from hawq.files import write_atomically, write_json
-from hawq.integer import Certificate, IntegerProgram, TensorType, certify
+from hawq.integer import Certificate, IntegerProgram, Output, TensorType, certify
+from hawq.outputs import plain
 from hawq.runtime.calls import calls
 from hawq.runtime.devices import check_cpu
 from hawq.runtime.manifest import FORMAT, LIBRARY, MANIFEST, VERSION, file_facts, read_manifest
@@ -35,12 +36,14 @@ _ALIGNMENT = 64
 
 
 def fingerprint(program: IntegerProgram) -> str:
-    """Return a hash of the program's ops and integers: two programs with the same one give the same logits."""
+    """Return a hash of the program's ops and integers: two programs with the same one give the same outputs."""
     digest = hashlib.sha256(repr(program.ops).encode())
     for name in sorted(program.tensors):
         digest.update(name.encode())
         digest.update(program.tensors[name].contiguous().numpy().tobytes())
-    digest.update(program.output_scale.numpy().tobytes())
+    for name, output in program.outputs.items():
+        digest.update(repr((name, output.tensor)).encode())
+        digest.update(output.scale.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -77,9 +80,10 @@ def export(
             not one for each logit.
         HawqError: an accumulator may leave int32, or the compiler failed.
     """
-    logits = program.ops[-1].out.shape[0]
-    if class_names is not None and len(class_names) != logits:
-        raise UsageError(f"{len(class_names)} class names for {logits} logits: give one for each, or none")
+    if class_names is not None:
+        logits = program.types[program.output.tensor].shape[0]
+        if len(class_names) != logits:
+            raise UsageError(f"{len(class_names)} class names for {logits} logits: give one for each, or none")
     certificate = certify(program)
     chosen = backend(target, **options)
     lowered = lower(program, chosen, batch, {} if tuning is None else tuning.plans)
@@ -105,8 +109,9 @@ def export(
         "image": {"shape": program.input.out.shape, "dtype": image_dtype(program.input)},
         "preprocessing": None if preprocessing is None else preprocessing.to_json(),
         "class_names": None if class_names is None else list(class_names),
-        "output": program.ops[-1].name,
-        "output_scale": program.output_scale.tolist(),
+        "outputs": {
+            name: {"tensor": output.tensor, "scale": output.scale.tolist()} for name, output in program.outputs.items()
+        },
         "program": fingerprint(program),
         "certificate_sha256": _certificate_hash(certificate),
         "certificate": certificate.to_json(),
@@ -151,29 +156,44 @@ class CompiledModel:
         }
         self._on_cuda = manifest["target"] == "cuda"
         self._machine = relax.VirtualMachine(module, tvm.cuda() if self._on_cuda else tvm.cpu())
-        self._output = self.storage[manifest["output"]]
-        self._scale = torch.tensor(manifest["output_scale"], dtype=torch.float32)
+        self._outputs = {
+            name: Output(output["tensor"], torch.tensor(output["scale"], dtype=torch.float32))
+            for name, output in manifest["outputs"].items()
+        }
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return integer logits, int32, (N, classes), of any number of images, (N, C, H, W)."""
-        return torch.cat([self._output.unpack(out)[:count] for out, count in self._run("main", images)])
+    def __call__(self, images: Tensor) -> Any:
+        """Return the integers, int32, of any number of images, (N, C, H, W).
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Return float32 logits, (N, classes)."""
-        return self(images).float() * self._scale
+        Those of the only output, (N, classes) or (N, C, H, W), or of several by name.
+        """
+        return plain(self.integers(images))
+
+    def logits(self, images: Tensor) -> Any:
+        """Return float32 values in place of the integers."""
+        found = self.integers(images)
+        return plain({name: output.real(found[name]) for name, output in self._outputs.items()})
+
+    def integers(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the integers of every output, int32, (N, ...), by name."""
+        tensors = {name: output.tensor for name, output in self._outputs.items()}
+        return self._collected("main", tensors, images)
 
     def trace(self, images: Tensor) -> dict[str, Tensor]:
         """Return the codes of every tensor, int32, (N, C, H, W) or (N, F), by name, in program order."""
-        parts: dict[str, list[Tensor]] = {name: [] for name in self.storage}
-        for outputs, count in self._run("trace", images):
-            for (name, storage), stored in zip(self.storage.items(), outputs, strict=True):
-                parts[name].append(storage.unpack(stored)[:count])
-        return {name: torch.cat(tensors) for name, tensors in parts.items()}
+        return self._collected("trace", {name: name for name in self.storage}, images)
 
     def runner(self, images: Tensor) -> Callable[[], Any]:
         """Return a function that runs the library once on the images of its first call, for measuring."""
         batch, _ = next(self._batches(images))
         return lambda: self._machine["main"](batch)
+
+    def _collected(self, entry: str, tensors: Mapping[str, str], images: Tensor) -> dict[str, Tensor]:
+        """Return what an entry gives: name -> codes of the tensor that the name stands for."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in tensors}
+        for results, count in self._run(entry, images):
+            for (name, tensor), stored in zip(tensors.items(), results, strict=True):
+                parts[name].append(self.storage[tensor].unpack(stored)[:count])
+        return {name: torch.cat(codes) for name, codes in parts.items()}
 
     def _run(self, entry: str, images: Tensor) -> Any:
         for batch, count in self._batches(images):

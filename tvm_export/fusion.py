@@ -27,6 +27,7 @@ def fused(program: IntegerProgram, followers: _Followers) -> list[tuple[o.Op, ..
     for op in program.ops:
         for name in op.inputs:
             readers[name].append(op)
+    outputs = {output.tensor for output in program.outputs.values()}
     order = {op.name: index for index, op in enumerate(program.ops)}
     kernels: dict[str, list[o.Op]] = {}  # by the op that says where the kernel stands
     place: dict[str, str] = {}  # op -> key of its kernel
@@ -35,7 +36,8 @@ def fused(program: IntegerProgram, followers: _Followers) -> list[tuple[o.Op, ..
         """Tell whether a tensor is made by a product alone in its kernel, and an op that alone reads it may join."""
         members = kernels.get(name, ())
         alone = len(members) == 1 and isinstance(members[0], _PRODUCTS) and not members[0].accumulates
-        return alone and readers[name] == [op] and type(op) in followers(members[0])
+        only = readers[name] == [op] and name not in outputs
+        return alone and only and type(op) in followers(members[0])
 
     for op in program.ops:
         match op:

@@ -24,8 +24,8 @@ class LoweredNetwork:
     """A network ready to compile.
 
     Attributes:
-        module: with the functions `main` (image -> logits) and `trace` (image -> every tensor, in the order of
-            `storage`); both call the same kernels.
+        module: with the functions `main` (image -> the program's outputs) and `trace` (image -> every tensor, in the
+            order of `storage`); both return tuples and call the same kernels.
         kernels: names of the ops that the kernels begin with, in the order of their calls.
         storage: how each tensor that is written lies in memory, by name.
     """
@@ -54,7 +54,8 @@ def _site(program: IntegerProgram, op: Op, storage: Mapping[str, Storage], image
 def _joined(program: IntegerProgram, members: Sequence[Site], images: Batch) -> Site:
     """Return the kernel of some ops; what no op outside reads is not written."""
     inside = {site.op.name for site in members}
-    outside = {name for op in program.ops if op.name not in inside for name in op.inputs} | {program.output.name}
+    outside = {name for op in program.ops if op.name not in inside for name in op.inputs}
+    outside.update(output.tensor for output in program.outputs.values())
     head, *followers = (replace(site, kept=site.op.name in outside, batch=images) for site in members)
     return replace(head, followers=tuple(followers))
 
@@ -89,11 +90,12 @@ def lower(
     functions = [
         builder.add_func(kernel.function, _symbol(site.op.name)) for site, kernel in zip(placed, kernels, strict=True)
     ]
-    for entry, keep_all in (("main", False), ("trace", True)):
+    written = {name: storage for site in placed for name, storage in site.written.items()}
+    results = [output.tensor for output in program.outputs.values()]
+    for entry, returned in (("main", results), ("trace", list(written))):
         # a variable of its own: functions share none
         images = _images(batch, "int64")
-        _emit(builder, entry, images, placed, kernels, functions, program.output.name, keep_all)
-    written = {name: storage for site in placed for name, storage in site.written.items()}
+        _emit(builder, entry, images, placed, kernels, functions, returned)
     return LoweredNetwork(builder.finalize(), tuple(site.op.name for site in placed), written)
 
 
@@ -104,8 +106,7 @@ def _emit(
     placed: list[Site],
     kernels: list[Kernel],
     functions: list[tvm.ir.GlobalVar],
-    output: str,
-    keep_all: bool,
+    returned: Sequence[str],
 ) -> None:
     image = relax.Var("image", _image_type(placed[0], images))
     with builder.function(entry, [image]):
@@ -120,7 +121,7 @@ def _emit(
                 made = builder.emit(call)
                 for index, name in enumerate(site.written):
                     values[name] = builder.emit(relax.TupleGetItem(made, index)) if len(outs) > 1 else made
-            result = builder.emit_output(relax.Tuple(list(values.values())) if keep_all else values[output])
+            result = builder.emit_output(relax.Tuple([values[name] for name in returned]))
         builder.emit_func_output(result)
 
 

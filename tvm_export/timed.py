@@ -60,7 +60,7 @@ class TimedNetwork:
         self._hooked.set_instrument(self._hook)
 
     def __call__(self, image: Tensor) -> Any:
-        """Return the stored logits of a batch, without hooks."""
+        """Return the outputs of a batch as they are stored, without hooks."""
         return self._plain["main"](image)
 
     def trace(self, image: Tensor) -> dict[str, Tensor]:

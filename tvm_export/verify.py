@@ -83,7 +83,7 @@ def verify(program: IntegerProgram, compiled: CompiledModel, images: Tensor, unt
         compiled: the library.
         images: as the program takes them, (N, C, H, W).
         until: compare every tensor up to this op ("all": every one) that the library writes to memory; by default only
-            the logits, and the others when the logits differ, to name the op where it begins.
+            the outputs, and the others when those differ, to name the op where it begins.
 
     Raises:
         UsageError: the library writes no tensor of that name.
@@ -96,15 +96,15 @@ def verify(program: IntegerProgram, compiled: CompiledModel, images: Tensor, unt
         raise UsageError(f"{until!r}: the library {why}; compare up to {', '.join(names[:8])}, ... or 'all'")
     if compiled.manifest["program"] != fingerprint(program):
         raise HawqError("the library was made from another program than this one; run `hawq export` again")
-    reference, output = ReferenceExecutor(program), program.output.name
-    integers, compared = (
-        0,
-        (output,) if until is None else tuple(names[: names.index(until) + 1 if until in names else None]),
-    )
+    reference = ReferenceExecutor(program)
+    outputs = {name: output.tensor for name, output in program.outputs.items()}
+    compared = tuple(outputs.values() if until is None else names[: names.index(until) + 1 if until in names else None])
+    integers = 0
     for part, _ in calls(len(images), compiled.batch, compiled.batch or min(_AT_ONCE, compiled.most)):
         start, batch = part.start, images[part]
         if until is None:
-            expected, found = {output: reference(batch)}, {output: compiled(batch)}
+            expected, found = ({outputs[name]: codes for name, codes in run(batch).items()}
+                               for run in (reference.integers, compiled.integers))  # fmt: skip
         else:
             expected, found = reference.trace(batch), compiled.trace(batch)
         mismatch = _first_mismatch(compared, expected, found, start)

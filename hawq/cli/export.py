@@ -111,6 +111,8 @@ def export(
         chosen = backend(target, mcpu=mcpu, arch=arch or None, cuda_graph=cuda_graph)
         workshop = Workshop(KernelCache(cache_dir), jobs or cores())
         tuning = tuned_program(program, chosen, batch, workshop, log, threads, tune_seconds if tune else None)
+    single = len(program.outputs) == 1  # of several none is known to be the classes
+    names = session.data.names_of(program.types[program.output.tensor].shape[0]) if single else None
     with console.status(f"compiling for {target}"):
         library = compile_program(
             program,
@@ -118,7 +120,7 @@ def export(
             session.run.export(scheme, target),
             batch=batch,
             preprocessing=preprocessing,
-            class_names=session.data.names_of(program.ops[-1].out.shape[0]),
+            class_names=names,
             workshop=Workshop(cache, jobs or cores()),
             tuning=tuning,
             mcpu=mcpu,

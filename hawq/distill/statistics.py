@@ -88,4 +88,4 @@ def _unfused(graph: FloatGraph) -> FloatGraph:
             nodes[bare] = replace(node, name=bare, op=replace(op, norm=None, clamp=None))
             node = replace(node, op=Norm(op.norm, op.clamp), inputs=(bare,))
         nodes[name] = node
-    return FloatGraph(nodes, graph.output, {name: tensor.detach() for name, tensor in graph.tensors.items()})
+    return replace(graph, nodes=nodes, tensors={name: tensor.detach() for name, tensor in graph.tensors.items()})

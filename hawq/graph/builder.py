@@ -8,7 +8,7 @@ tensor it produces. Registering one is all it takes to support another op:
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from hawq.errors import HawqError
 from hawq.graph.ir import BatchNorm, Flatten, FloatGraph, Input, Node, Op
 from hawq.graph.site import Site
+from hawq.outputs import LOGITS
 
 __all__ = ["Builder", "Param", "Ref", "canonical", "supported"]
 
@@ -104,7 +105,7 @@ class Builder:
             elif call.op == "get_attr":
                 self._values[call] = Param(str(call.target), self.out_shape)
             elif call.op == "output":
-                return FloatGraph(self._nodes, self._output(call.args[0]), self._tensors)
+                return FloatGraph(self._nodes, self._outputs(call.args[0]), self._tensors)
             else:
                 self._values[call] = self._translate(call)
         raise HawqError("the model's forward returns nothing")
@@ -188,14 +189,21 @@ class Builder:
     def _input(self) -> Ref:
         return self.emit(Input(), (), name="input" if "input" not in self._reserved else "image")
 
-    def _output(self, result: Any) -> str:
-        value = self._values.get(result) if isinstance(result, fx.Node) else None
-        if not isinstance(value, Ref):
-            raise HawqError(
-                f"the model returns {type(result).__name__}, not one tensor of logits; "
-                "wrap it in a module that returns the logits only (auxiliary heads are not quantized)"
-            )
-        return self.read(value)
+    def _outputs(self, result: Any) -> dict[str, str]:
+        """Return output name -> node of a tensor, or of tensors in tuples, lists and dictionaries."""
+        found: dict[str, str] = {}
+        for name, leaf in _leaves(result):
+            value = self._values.get(leaf) if isinstance(leaf, fx.Node) else None
+            if not isinstance(value, Ref):
+                what = f" as its output {name!r}" if name else ""
+                raise HawqError(
+                    f"the model returns {type(leaf).__name__}{what}, not a tensor that it computed; wrap it in a "
+                    "module that returns tensors, alone or in tuples, lists and dictionaries"
+                )
+            found[name or LOGITS] = self.read(value)
+        if not found:
+            raise HawqError("the model returns no tensor at all")
+        return found
 
     def _translate(self, call: fx.Node) -> Any:
         handler = _HANDLERS.get(call.target) or _HANDLERS.get(_path(call.target))
@@ -230,6 +238,15 @@ class Builder:
             copy += 1
             name = f"{base}_{copy}"
         return name
+
+
+def _leaves(result: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a model returns by its place: `out`, `0`, `boxes.2`."""
+    if isinstance(result, Mapping | list | tuple):
+        for name, value in result.items() if isinstance(result, Mapping) else enumerate(result):
+            yield from _leaves(value, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, result
 
 
 def unit_name(parameter: str) -> str:

@@ -9,8 +9,8 @@ __all__ = ["drop_dead", "flatten_concats", "fuse"]
 
 
 def drop_dead(graph: FloatGraph) -> FloatGraph:
-    """Drop the nodes from which the output cannot be reached; the input stays."""
-    alive = {graph.output, graph.input.name}
+    """Drop the nodes from which no output can be reached; the input stays."""
+    alive = {*graph.outputs.values(), graph.input.name}
     for node in reversed(list(graph.nodes.values())):
         if node.name in alive:
             alive.update(node.inputs)
@@ -33,7 +33,8 @@ def fuse(graph: FloatGraph) -> FloatGraph:
         else:
             nodes[inputs[0]] = replace(nodes[inputs[0]], op=op)
             fused[node.name] = inputs[0]
-    return replace(graph, nodes=nodes, output=fused.get(graph.output, graph.output))
+    outputs = {name: fused.get(node, node) for name, node in graph.outputs.items()}
+    return replace(graph, nodes=nodes, outputs=outputs)
 
 
 def flatten_concats(graph: FloatGraph) -> FloatGraph:
@@ -52,8 +53,9 @@ def flatten_concats(graph: FloatGraph) -> FloatGraph:
 
 
 def _reads(graph: FloatGraph) -> Counter[str]:
-    """Count the readings of every tensor. Dead nodes are gone, so nothing reads the output."""
-    return Counter(name for node in graph.nodes.values() for name in node.inputs)
+    """Count the readings of every tensor; who gets an output reads it, too."""
+    inner = (name for node in graph.nodes.values() for name in node.inputs)
+    return Counter([*inner, *graph.outputs.values()])
 
 
 def _fused(before: Op, op: Op) -> Op | None:

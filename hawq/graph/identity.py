@@ -17,7 +17,7 @@ def identity(graph: FloatGraph, *facts: object) -> str:
         graph: the network.
         facts: whose `repr` tells all that matters about them.
     """
-    digest = hashlib.sha256(repr((*facts, tuple(graph.nodes.values()), graph.output)).encode())
+    digest = hashlib.sha256(repr((*facts, tuple(graph.nodes.values()), tuple(graph.outputs.items()))).encode())
     for name in sorted(graph.tensors):
         digest.update(name.encode())
         update(digest, graph.tensors[name])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hawq.graph.curves import Curve
 from hawq.integer.geometry import Padding, Pair
+from hawq.outputs import only
 
 __all__ = [
     "Add",
@@ -209,13 +210,13 @@ class FloatGraph:
 
     Attributes:
         nodes: name -> node; the first is the Input.
-        output: name of the node that produces the logits.
+        outputs: what the network returns -> name of the node that produces it; a single result is called `logits`.
         tensors: parameters and buffers of the traced model by their state-dict names (shared, not copied).
         rewrites: names of what was done to the nodes since tracing, in this order (`hawq.qat.rewrites`).
     """
 
     nodes: Mapping[str, Node]
-    output: str
+    outputs: Mapping[str, str]
     tensors: Mapping[str, Tensor]
     rewrites: tuple[str, ...] = ()
 
@@ -223,6 +224,15 @@ class FloatGraph:
     def input(self) -> Node:
         """The image."""
         return next(iter(self.nodes.values()))
+
+    @property
+    def output(self) -> str:
+        """Name of the node that produces the only output.
+
+        Raises:
+            HawqError: there are several.
+        """
+        return only(self.outputs, "this needs a network with one output")
 
     @property
     def units(self) -> dict[str, Node]:

@@ -41,8 +41,9 @@ def fold_padding(graph: FloatGraph) -> FloatGraph:
         if stray:
             raise HawqError(_refusal(graph.nodes[stray[0]].op.site, padded, "is no window"))  # type: ignore[attr-defined]
         nodes[node.name] = padded
-    if isinstance(pad := graph.nodes[graph.output].op, Pad):
-        raise HawqError(f"{pad.site}: the model returns a padded tensor; crop or remove the padding")
+    for name in graph.outputs.values():
+        if isinstance(pad := graph.nodes[name].op, Pad):
+            raise HawqError(f"{pad.site}: the model returns a padded tensor; crop or remove the padding")
     return replace(graph, nodes=nodes)
 
 

@@ -39,11 +39,11 @@ class Domain:
         readers: names of the units that read a member, in graph order. They share activation bits.
         narrow: whether a Unary, or a Mul as its second factor, reads a member: at most 8 bits of it, as units do.
         stream: whether it is kept in 16-bit codes: an Add makes it, an Add or a Norm reads a member, or it is the
-            network's output, or what that is interpolated from, and no accumulator.
+            network's output, or what one is interpolated from, and no accumulator.
         signed: whether it may hold negative values.
         is_input: whether it holds the image.
-        accumulator: whether it is the raw accumulator of the last unit (only flattened, if anything): the logits,
-            which have no quantizer.
+        accumulator: whether it is the raw accumulator of a last unit (only flattened, if anything): an output, which
+            has no quantizer.
     """
 
     root: str
@@ -64,8 +64,8 @@ def find_domains(graph: FloatGraph) -> dict[str, Domain]:
         inside = set(members)
         outside = [node for node in _readers(graph, members) if node.name not in inside]
         readers = tuple(node.name for node in outside if isinstance(node.op, Conv2d | Linear))
-        is_output = graph.output in inside
-        accumulator = is_output and _is_accumulator(graph, root, members)
+        is_output = not inside.isdisjoint(graph.outputs.values())
+        accumulator = is_output and not outside and _is_accumulator(graph, root, members)
         domain = Domain(
             root=root,
             members=tuple(members),
@@ -91,11 +91,11 @@ def tie_groups(graph: FloatGraph) -> list[tuple[str, ...]]:
 def pinned_units(graph: FloatGraph) -> set[str]:
     """Return the units that stay at 8 bits: first ones, which read the image, last ones, and all that are tied to them.
 
-    A last unit is one from which the output is reached through no other unit.
+    A last unit is one from which an output is reached through no other unit.
     """
     first = {name for domain in find_domains(graph).values() if domain.is_input for name in domain.readers}
     last: set[str] = set()
-    pending, seen = [graph.output], set()
+    pending, seen = list(graph.outputs.values()), set()
     while pending:
         name = pending.pop()
         if name in graph.units:
@@ -130,7 +130,8 @@ def _members_by_root(graph: FloatGraph) -> dict[str, list[str]]:
 def _only_joined(graph: FloatGraph, members: list[str], concat: Node) -> bool:
     """Tell whether `concat` is all that reads the members, their own pools and joins aside."""
     inside = {*members, concat.name}
-    return graph.input.name not in members and all(node.name in inside for node in _readers(graph, members))
+    needed = {graph.input.name, *graph.outputs.values()}
+    return needed.isdisjoint(members) and all(node.name in inside for node in _readers(graph, members))
 
 
 def _readers(graph: FloatGraph, names: Iterable[str]) -> list[Node]:
@@ -144,7 +145,7 @@ def _moves(node: Node) -> bool:
 
 
 def _resizes_output(graph: FloatGraph, node: Node) -> bool:
-    return isinstance(node.op, Resize) and node.name == graph.output
+    return isinstance(node.op, Resize) and node.name in graph.outputs.values()
 
 
 def _reads_narrow(node: Node, members: set[str]) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from hawq.integer.arithmetic import quantize, quantize_pixels, requantize, round
 from hawq.integer.certificate import LayerBound, certify, partial_sum_bound
 from hawq.integer.geometry import Padding
 from hawq.integer.program import IntegerProgram
+from hawq.outputs import plain
 
 __all__ = ["ReferenceExecutor", "execute_op"]
 
@@ -65,19 +66,30 @@ class ReferenceExecutor:
         largest = max(prod(op.out.shape) for op in program.ops)
         self._chunk = max(1, _CHUNK_VALUES // largest)
         last_use = {name: op.name for op in program.ops for name in op.inputs}
+        kept = {output.tensor for output in program.outputs.values()}
         self._dies_after = {
-            op.name: [n for n in dict.fromkeys(op.inputs) if last_use[n] == op.name] for op in program.ops
+            op.name: [n for n in dict.fromkeys(op.inputs) if last_use[n] == op.name and n not in kept]
+            for op in program.ops
         }
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """Return integer logits, int32, (N, classes), of images: float32 or uint8 as the program's input wants it."""
-        name = self.program.output.name
-        return torch.cat([self._run(part, keep=False)[name] for part in torch.split(image, self._chunk)])
+    def __call__(self, image: Tensor) -> Any:
+        """Return the integers, int32, of images: float32 or uint8 as the program's input wants it.
 
-    def logits(self, image: Tensor) -> Tensor:
-        """Return float32 logits, (N, classes) or (N, classes, h, w): one IEEE multiplication per integer logit."""
-        logits = self(image).float()
-        return logits * self.program.output_scale.to(self.device).view(-1, *[1] * (logits.dim() - 2))
+        Those of the only output, (N, classes) or (N, C, H, W), or of several by name.
+        """
+        return plain(self.integers(image))
+
+    def logits(self, image: Tensor) -> Any:
+        """Return float32 values in place of the integers: one IEEE multiplication each."""
+        found = self.integers(image)
+        return plain({name: output.real(found[name]) for name, output in self.program.outputs.items()})
+
+    def integers(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the integers of every output, int32, (N, ...), by name."""
+        parts = [self._run(part, keep=False) for part in torch.split(image, self._chunk)]
+        return {
+            name: torch.cat([codes[output.tensor] for codes in parts]) for name, output in self.program.outputs.items()
+        }
 
     def trace(self, image: Tensor) -> dict[str, Tensor]:
         """Return the codes of every tensor of the program, int32, by name, in execution order."""

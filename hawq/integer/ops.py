@@ -8,6 +8,8 @@ the types leave the batch dimension out.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from hawq.errors import HawqError
 from hawq.integer.arithmetic import code_range
 
@@ -25,6 +27,7 @@ __all__ = [
     "Mul",
     "Nearest",
     "Op",
+    "Output",
     "PixelInput",
     "QuantizeInput",
     "Requantize",
@@ -47,7 +50,7 @@ class TensorType:
         bits: 1..8, 16 for residual streams, 32 for accumulators (logits, and what a Threshold reads).
         signed: codes in [-2^(b-1), 2^(b-1)-1] if true, else [0, 2^b-1].
         scale: real value = scale * (code - zero_point), a float32 number; 1.0 for accumulators, whose scales are per
-            channel: the logits' are the program's `output_scale`, others live in the thresholds of their reader.
+            channel: an output's are its `Output.scale`, others live in the thresholds of their reader.
         zero_point: integer, inside the code range.
     """
 
@@ -77,6 +80,23 @@ class TensorType:
     def range(self) -> tuple[int, int]:
         """Lowest and highest code of the type."""
         return code_range(self.bits, self.signed)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Say what a program returns: real value = scale * integer, one IEEE multiplication each.
+
+    Attributes:
+        tensor: accumulators, or codes with zero point 0.
+        scale: float32, (C,), one for every channel or feature of the tensor, or (1,).
+    """
+
+    tensor: str
+    scale: Tensor
+
+    def real(self, integers: Tensor) -> Tensor:
+        """Return the float32 values of integers, (N, C) or (N, C, H, W)."""
+        return integers.float() * self.scale.to(integers.device).view(-1, *[1] * (integers.dim() - 2))
 
 
 @dataclass(frozen=True, kw_only=True)

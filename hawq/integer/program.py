@@ -10,13 +10,15 @@ from torch import Tensor
 
 from hawq.errors import HawqError, UsageError
 from hawq.files import read_json, read_tensors, write_json, write_tensors
-from hawq.integer.ops import OPS, Op, TensorType
+from hawq.integer.ops import OPS, Op, Output, TensorType
 from hawq.integer.validate import validate
+from hawq.outputs import only
 
 __all__ = ["IntegerProgram"]
 
-_FORMAT, _VERSION = "hawq-integer-program", 1
+_FORMAT, _VERSION = "hawq-integer-program", 2
 _OUTPUT_SCALE = "output_scale"
+"""What follows the name of an output in the name of its scale."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,16 @@ class IntegerProgram:
     Attributes:
         arch: name of the network.
         scheme: name of the bit config it was lowered with.
-        ops: in execution order; the first is the input, the last produces the integer logits.
+        ops: in execution order; the first is the input.
         tensors: constants, `<op name>.<constant>` -> tensor.
-        output_scale: float32, (classes,) or (1,): float logits = output_scale * integer logits, one IEEE product each.
+        outputs: what it returns, by name; a single result is called `logits`.
     """
 
     arch: str
     scheme: str
     ops: tuple[Op, ...]
     tensors: Mapping[str, Tensor]
-    output_scale: Tensor
+    outputs: Mapping[str, Output]
 
     def __post_init__(self) -> None:
         """Check every rule of the integer semantics.
@@ -43,7 +45,7 @@ class IntegerProgram:
         Raises:
             HawqError: an op breaks one; the message names the op.
         """
-        validate(self.ops, self.tensors, self.output_scale)
+        validate(self.ops, self.tensors, self.outputs)
 
     @property
     def types(self) -> dict[str, TensorType]:
@@ -56,9 +58,13 @@ class IntegerProgram:
         return self.ops[0]
 
     @property
-    def output(self) -> Op:
-        """The op that produces the integer logits."""
-        return self.ops[-1]
+    def output(self) -> Output:
+        """The only output.
+
+        Raises:
+            HawqError: there are several.
+        """
+        return only(self.outputs, "this needs a program with one output")
 
     def constants(self, op: Op) -> dict[str, Tensor]:
         """Return the constants of one op by their short names; absent ones (an accumulator's shift) are left out."""
@@ -68,8 +74,11 @@ class IntegerProgram:
     def save(self, path: Path, **extra: Any) -> None:
         """Write `<path>` (JSON) and `<path stem>.safetensors`; `extra` is kept in the JSON (certificate, versions)."""
         ops = [{"kind": type(op).__name__, **dataclasses.asdict(op)} for op in self.ops]
-        write_tensors(path.with_suffix(".safetensors"), {**self.tensors, _OUTPUT_SCALE: self.output_scale})
-        write_json(path, _FORMAT, _VERSION, {"arch": self.arch, "scheme": self.scheme, "ops": ops, **extra})
+        scales = {f"{name}.{_OUTPUT_SCALE}": output.scale for name, output in self.outputs.items()}
+        outputs = {name: output.tensor for name, output in self.outputs.items()}
+        write_tensors(path.with_suffix(".safetensors"), {**self.tensors, **scales})
+        body = {"arch": self.arch, "scheme": self.scheme, "ops": ops, "outputs": outputs, **extra}
+        write_json(path, _FORMAT, _VERSION, body)
 
     @classmethod
     def load(cls, path: Path) -> "IntegerProgram":
@@ -83,12 +92,13 @@ class IntegerProgram:
             raise UsageError(f"{path} does not exist; `hawq export` writes the integer program of a trained network")
         document = read_json(path, _FORMAT, _VERSION)
         tensors = read_tensors(Path(path).with_suffix(".safetensors"))
-        if _OUTPUT_SCALE not in tensors:
-            raise HawqError(f"{path}: its tensors lack {_OUTPUT_SCALE!r}; export the program again")
-        scale = tensors.pop(_OUTPUT_SCALE)
         try:
             ops = tuple(_op_from_json(entry) for entry in document["ops"])
-            return cls(document["arch"], document["scheme"], ops, tensors, scale)
+            outputs = {
+                name: Output(tensor, tensors.pop(f"{name}.{_OUTPUT_SCALE}"))
+                for name, tensor in document["outputs"].items()
+            }
+            return cls(document["arch"], document["scheme"], ops, tensors, outputs)
         except (KeyError, TypeError, AttributeError) as error:
             raise HawqError(f"{path} is not a valid integer program ({error!r}); export it again") from error
 

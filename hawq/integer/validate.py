@@ -30,13 +30,13 @@ _Rule = Callable[[_OpT, Sequence[o.TensorType], Mapping[str, Tensor]], None]
 _RULES: dict[type[o.Op], _Rule[o.Op]] = {}
 
 
-def validate(ops: Sequence[o.Op], tensors: Mapping[str, Tensor], output_scale: Tensor) -> None:
+def validate(ops: Sequence[o.Op], tensors: Mapping[str, Tensor], outputs: Mapping[str, o.Output]) -> None:
     """Check a program.
 
     Args:
         ops: in execution order.
         tensors: constants by `<op name>.<constant>`.
-        output_scale: float32, (classes,) or (1,).
+        outputs: what the program returns, by name.
 
     Raises:
         HawqError: a rule is broken; the message names the op and the rule.
@@ -66,10 +66,18 @@ def validate(ops: Sequence[o.Op], tensors: Mapping[str, Tensor], output_scale: T
         types[op.name] = op.out
     stray = sorted(set(tensors) - expected)
     _require(not stray, "program", f"holds tensors no op owns: {stray[:5]}")
-    channels = ops[-1].out.shape[0]
-    given = f"{output_scale.dtype} {tuple(output_scale.shape)}"
-    right = output_scale.dtype == torch.float32 and output_scale.shape in {(channels,), (1,)}
-    _require(right, "output_scale", f"is {given}, expected float32 ({channels},) or (1,)")
+    _require(bool(outputs), "program", "returns nothing: it needs an output")
+    for name, output in outputs.items():
+        _check_output(f"output {name!r}", output, types)
+
+
+def _check_output(where: str, output: o.Output, types: Mapping[str, o.TensorType]) -> None:
+    _require(output.tensor in types, where, f"is the tensor {output.tensor!r}, which no op produces")
+    kind, scale = types[output.tensor], output.scale
+    _require(kind.zero_point == 0, where, f"has zero point {kind.zero_point}, allowed is 0")
+    channels, given = kind.shape[0], f"{scale.dtype} {tuple(scale.shape)}"
+    right = scale.dtype == torch.float32 and scale.shape in {(channels,), (1,)}
+    _require(right, where, f"has the scale {given}, expected float32 ({channels},) or (1,)")
 
 
 def _require(condition: bool, where: str, problem: str) -> None:

@@ -50,7 +50,7 @@ def find_pairs(graph: FloatGraph) -> list[Pair]:
 
 def _only_reader(graph: FloatGraph, name: str) -> Node | None:
     readers = graph.readers(name)
-    return readers[0] if len(readers) == 1 and name != graph.output else None
+    return readers[0] if len(readers) == 1 and name not in graph.outputs.values() else None
 
 
 def _homogeneous(clamp: Clamp | None) -> bool:

@@ -64,7 +64,7 @@ class _Lowering:
         self.ops: list[o.Op] = []
         self.types: dict[str, TensorType] = {}
         self.tensors: dict[str, Tensor] = {}
-        self.logit_scale: Tensor | None = None
+        self.accumulator_scales: dict[str, Tensor] = {}
 
     def emit(self, op: o.Op, **constants: Tensor) -> None:
         self.ops.append(op)
@@ -95,18 +95,18 @@ class _Lowering:
         return name
 
     def program(self) -> IntegerProgram:
-        """Return the collected ops as a program that ends in the logits."""
-        output = self.model.graph.output
-        scale = self.logit_scale
-        if scale is None:
-            out = self.types[output]
-            if out.zero_point:
-                raise HawqError(f"{output}: logits need zero point 0, found {out.zero_point}")
-            scale = torch.tensor([out.scale], dtype=torch.float32)
-        if self.ops[-1].name != output:
-            raise HawqError(f"{output}: the logits are not the last tensor of the network, {self.ops[-1].name} is")
-        bits = self.model.bits
-        return IntegerProgram(bits.arch, bits.scheme, tuple(self.ops), self.tensors, scale)
+        """Return the collected ops as a program."""
+        bits, named = self.model.bits, self.model.graph.outputs
+        outputs = {name: o.Output(tensor, self.output_scale(tensor)) for name, tensor in named.items()}
+        return IntegerProgram(bits.arch, bits.scheme, tuple(self.ops), self.tensors, outputs)
+
+    def output_scale(self, tensor: str) -> Tensor:
+        """Return the scale of an output, (1,), or of every channel or feature of accumulators."""
+        out = self.types[tensor]
+        if out.bits != ACCUMULATOR_BITS:
+            return torch.tensor([out.scale], dtype=torch.float32)
+        scale = self.accumulator_scales[self.model.plan.domains[tensor].root]
+        return scale.repeat_interleave(out.shape[0] // len(scale))  # a flattened map's features lie channel by channel
 
 
 def _rule(kind: type[_OpT]) -> Callable[[Callable[[_Lowering, ir.Node, _OpT], None]], Callable[..., None]]:
@@ -166,7 +166,7 @@ def _unit(lowering: _Lowering, node: ir.Node, make: Callable[..., o.Op], source:
     if out.bits == ACCUMULATOR_BITS:
         lo, hi = out.range
         limits = {"lo": lo, "hi": hi}
-        lowering.logit_scale = codes.accumulator_scale.float()
+        lowering.accumulator_scales[node.name] = codes.accumulator_scale.float()
     else:
         constants["multiplier"], constants["shift"] = codes.dyadic_to(out)
         limits = _code_limits(out, getattr(node.op, "clamp", None))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from hawq.graph import ir
 from hawq.graph.functional import pointwise
 from hawq.integer.execute import ReferenceExecutor
 from hawq.integer.program import IntegerProgram
+from hawq.outputs import plain
 from hawq.qat.lower import PixelScaling, lower
 from hawq.qat.plan import ActivationSpec, QuantPlan, plan
 from hawq.qat.unit import QuantizedUnit
@@ -68,8 +70,8 @@ class QuantizedModel(nn.Module):
         root = _key(self.plan.domains[tensor].root)
         return self.read[root] if root in self.read else self.stored[root]  # type: ignore[return-value]
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return float logits, (N, classes), of float32 images, (N, C, H, W)."""
+    def forward(self, image: Tensor) -> Any:
+        """Return float logits, (N, classes), of float32 images, (N, C, H, W); of several outputs all by name."""
         if self.training:
             self.batches += 1
         if self.training or self.options.fixed_point:
@@ -182,13 +184,13 @@ class QuantizedModel(nn.Module):
         after = self.options.fix_bn_after
         return self.options.fix_bn or not self.training or (after is not None and int(self.batches) > after)
 
-    def _simulate(self, image: Tensor, fix_bn: bool | None = None) -> Tensor:
+    def _simulate(self, image: Tensor, fix_bn: bool | None = None) -> Any:
         fix_bn = self._fixes_bn if fix_bn is None else fix_bn
         values: dict[str, Tensor] = {}
         reads: dict[str, Tensor] = {}
         for node in self.graph.nodes.values():
             self.advance(node, image, values, reads, fix_bn)
-        return values[self.graph.output]
+        return plain({name: values[tensor] for name, tensor in self.graph.outputs.items()})
 
     def advance(
         self, node: ir.Node, image: Tensor, values: dict[str, Tensor], reads: dict[str, Tensor], fix_bn: bool = True

@@ -31,7 +31,8 @@ class RunRequest:
         repeat: timed runs of the first batch, 0 for none.
         threads: CPU threads of the library, None for one a core.
         runtime: folder of TVM's runtime libraries, None to look for them.
-        logits: `.npy` file for the integer logits, int32, (N, classes).
+        logits: `.npy` file for the integer logits, int32, (N, classes); where there are several outputs, a file in the
+            form of `.npz`.
         raw: file for the prepared images as bare bytes, as the C++ example reads them.
     """
 
@@ -66,21 +67,22 @@ def run_images(request: RunRequest) -> dict[str, Any]:
     threads = use_threads(request.threads)
     library = open_library(request.folder, request.runtime)
     prepared: list[np.ndarray] = []
-    found: list[np.ndarray] = []
+    found: list[dict[str, np.ndarray]] = []
     for part, _ in calls(len(request.images), library.batch, library.most):
         batch = library.prepare(request.images[part])
-        found.append(library(batch))
+        found.append(library.integers(batch))
         prepared.append(batch if request.raw or not prepared else batch[:0])  # the first one is timed below
-    integers = np.concatenate(found)
+    integers = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     if request.logits:
         write_atomically(request.logits, lambda path: _save(path, integers))
     if request.raw:
         write_atomically(request.raw, lambda path: np.concatenate(prepared).tofile(path))
     document = {name: library.manifest[name] for name in ("arch", "scheme", "target", "batch")}
     document["threads"] = threads
+    values = library.logits(integers)
     document["images"] = [
-        {"file": str(file), "top": _ranking(library, logits, request.top)}
-        for file, logits in zip(request.images, library.logits(integers), strict=True)
+        {"file": str(file), **_findings(library, {name: found[index] for name, found in values.items()}, request.top)}
+        for index, file in enumerate(request.images)
     ]
     if request.repeat:
         first = np.resize(prepared[0], (library.batch or len(prepared[0]), *prepared[0].shape[1:]))
@@ -93,7 +95,10 @@ def describe(document: Mapping[str, Any]) -> list[str]:
     lines = []
     for image in document["images"]:
         lines.append(image["file"])
-        lines += [f"  {row['class']:>5}  {row['logit']:>10.4f}  {row['name'] or ''}".rstrip() for row in image["top"]]
+        for row in image.get("top", ()):
+            lines.append(f"  {row['class']:>5}  {row['logit']:>10.4f}  {row['name'] or ''}".rstrip())
+        for name, row in image.get("outputs", {}).items():
+            lines.append(f"  {name} {tuple(row['shape'])}: {row['lowest']:.4f} .. {row['highest']:.4f}")
     on = "GPU" if document["target"] == "cuda" else describe_threads(document["threads"])
     lines.append(f"{document['arch']}, {document['scheme']}, {document['target']}: {on}")
     if "latency" in document:
@@ -103,6 +108,19 @@ def describe(document: Mapping[str, Any]) -> list[str]:
             f"(p10 {figures['p10_ms']:.3f}, p90 {figures['p90_ms']:.3f}, {figures['runs']} runs, copies included)"
         )
     return lines
+
+
+def _findings(library: Library, values: Mapping[str, np.ndarray], count: int) -> dict[str, Any]:
+    """Return the best classes of a classifier, or what other networks put out."""
+    first, *others = values.values()
+    if first.ndim == 1 and not others:
+        return {"top": _ranking(library, first, count)}
+    return {
+        "outputs": {
+            name: {"shape": list(found.shape), "lowest": float(found.min()), "highest": float(found.max())}
+            for name, found in values.items()
+        }
+    }
 
 
 def _ranking(library: Library, logits: np.ndarray, count: int) -> list[dict[str, Any]]:
@@ -122,6 +140,9 @@ def _times(library: Library, batch: np.ndarray, runs: int) -> Sequence[float]:
     return times[_WARMUP:]
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def _save(path: Path, integers: Mapping[str, np.ndarray]) -> None:
     with path.open("wb") as file:  # given a name, numpy would add its own suffix
-        np.save(file, array)
+        if len(integers) > 1:
+            np.savez(file, **integers)
+        else:
+            np.save(file, *integers.values())

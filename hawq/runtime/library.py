@@ -1,6 +1,6 @@
 """Open an exported library and run it on images."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from hawq.errors import HawqError, UsageError
 from hawq.images import FILTERS, fitted, open_image
+from hawq.outputs import plain
 from hawq.runtime.calls import calls
 from hawq.runtime.devices import check_cpu, check_gpu, gpu_capability
 from hawq.runtime.machine import Machine, find_runtime
@@ -40,7 +41,7 @@ def open_library(folder: Path, runtime: Path | None = None) -> "Library":
 
 
 class Library:
-    """An exported network: images in, integer logits out.
+    """An exported network: images in, integers out.
 
     Args:
         manifest: what `hawq export` wrote beside it.
@@ -55,8 +56,8 @@ class Library:
         self.class_names: list[str] | None = manifest["class_names"]
         self._shape = tuple(manifest["image"]["shape"])
         self._dtype = np.dtype(manifest["image"]["dtype"])
-        self._output: dict[str, Any] = manifest["storage"][manifest["output"]]
-        self._scale = np.array(manifest["output_scale"], np.float32)
+        self._storage = {name: manifest["storage"][output["tensor"]] for name, output in manifest["outputs"].items()}
+        self._scales = {name: np.array(output["scale"], np.float32) for name, output in manifest["outputs"].items()}
 
     def prepare(self, files: Sequence[Path]) -> np.ndarray:
         """Return image files as the library takes them, (N, C, H, W): raw pixels, uint8, or normalised, float32.
@@ -79,29 +80,46 @@ class Library:
         mean, std = (np.array(how[name], np.float32).reshape(1, -1, 1, 1) for name in ("mean", "std"))
         return (pixels.astype(np.float32) / np.float32(255) - mean) / std
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return integer logits, int32, (N, classes), of any number of images, (N, C, H, W).
+    def __call__(self, images: np.ndarray) -> Any:
+        """Return the integers of any number of images, (N, C, H, W).
+
+        Those of the only output, int32, (N, classes) or (N, C, H, W), or of several by name.
 
         Raises:
             HawqError: images of another shape or type.
         """
-        return np.concatenate([self.run_batch(batch)[:count] for batch, count in self._batches(images)])
+        return plain(self.integers(images))
 
-    def run_batch(self, images: np.ndarray) -> np.ndarray:
-        """Return the integer logits of one whole batch; copies to and from the device included."""
+    def logits(self, integers: Any) -> Any:
+        """Return float32 values in place of integers that a call returned: one multiplication each."""
+        if isinstance(integers, Mapping):
+            return {name: self._real(name, found) for name, found in integers.items()}
+        return self._real(next(iter(self._scales)), integers)
+
+    def integers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the integers of every output by name."""
+        parts = [(self._run(batch), count) for batch, count in self._batches(images)]
+        return {name: np.concatenate([found[name][:count] for found, count in parts]) for name in self._storage}
+
+    def run_batch(self, images: np.ndarray) -> Any:
+        """Return the integers of one whole batch; copies to and from the device included."""
+        return plain(self._run(images))
+
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         machine = self._machine
-        stored = machine.download(machine.call("main", machine.upload(images)))
-        how = self._output
-        return unpack(stored, how["shape"], signed=how["signed"], packed=how["packed"])
+        stored = machine.call("main", machine.upload(images))
+        return {
+            name: unpack(machine.download(tensor), how["shape"], signed=how["signed"], packed=how["packed"])
+            for (name, how), tensor in zip(self._storage.items(), stored, strict=True)
+        }
 
     def runner(self, images: np.ndarray) -> Callable[[], Any]:
         """Return a function that runs the library on a batch on the device and waits for no GPU, for measuring."""
         tensor = self._machine.upload(images)
         return lambda: self._machine.call("main", tensor)
 
-    def logits(self, integers: np.ndarray) -> np.ndarray:
-        """Return float32 logits, (N, classes), of integer ones: one multiplication each."""
-        return integers.astype(np.float32) * self._scale
+    def _real(self, name: str, integers: np.ndarray) -> np.ndarray:
+        return integers.astype(np.float32) * self._scales[name].reshape(-1, *[1] * (integers.ndim - 2))
 
     def _batches(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         if images.shape[1:] != self._shape or images.dtype != self._dtype or not len(images):

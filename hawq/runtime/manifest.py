@@ -9,12 +9,12 @@ from hawq.files import read_json
 
 __all__ = ["FORMAT", "LIBRARY", "MANIFEST", "VERSION", "file_facts", "read_manifest"]
 
-FORMAT, VERSION = "hawq-library", 3
+FORMAT, VERSION = "hawq-library", 4
 LIBRARY, MANIFEST = "model.so", "manifest.json"
 
 _KINDS = {
     "target": str, "arch": str, "scheme": str, "batch": int | None, "most": int, "image": dict,
-    "preprocessing": dict | None, "class_names": list | None, "output": str, "output_scale": list, "storage": dict,
+    "preprocessing": dict | None, "class_names": list | None, "outputs": dict, "storage": dict,
     "program": str, "library": dict,
 }  # fmt: skip
 """What a loader needs, and its JSON type."""

@@ -1,5 +1,7 @@
 """Measure the largest eigenvalue of every unit's Hessian block (HAWQ, 1905.03696), with PyHessian's power iteration."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class OneUnit(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, (N, classes)."""
         tensors = {**self._graph.tensors, self._name: self.weight}
-        graph = FloatGraph(self._graph.nodes, self._graph.output, tensors)
+        graph = replace(self._graph, tensors=tensors)
         return run_float(graph, images)[graph.output]
 
 

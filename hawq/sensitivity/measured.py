@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class _OneUnit(ABC):
         if operand is Operand.ACTIVATION:
             return run_unit(subject.graph, node, subject.quantized_input(unit, value, bits))
         tensors = {**subject.graph.tensors, weight_name(unit): subject.quantized_weight(unit, bits)}
-        return run_unit(type(subject.graph)(subject.graph.nodes, subject.graph.output, tensors), node, value)
+        return run_unit(replace(subject.graph, tensors=tensors), node, value)
 
     def _logits(self, known: dict[str, Tensor], unit: str, output: Tensor) -> Tensor:
         """Return the logits of the network that goes on from the unit's changed output."""

@@ -1,12 +1,12 @@
 """Predict to second order what quantizing one unit does to the logits."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from hawq.graph.interpret import run_unit
-from hawq.graph.ir import FloatGraph
 from hawq.qat.rewrites import bias_name, weight_name
 from hawq.sensitivity.curvature import Tape, centred_signs, record
 from hawq.sensitivity.perturbation import Subject
@@ -60,6 +60,6 @@ class Quadratic:
                 error = self._subject.quantized_weight(unit, bits) - self._subject.weight(unit)
                 bias = torch.zeros_like(graph.tensors[bias_name(unit)])
                 tensors = {**graph.tensors, weight_name(unit): error, bias_name(unit): bias}
-                yield unit, Operand.WEIGHT, run_unit(FloatGraph(graph.nodes, graph.output, tensors), node, value)
+                yield unit, Operand.WEIGHT, run_unit(replace(graph, tensors=tensors), node, value)
             for bits in self._subject.widths:
                 yield unit, Operand.ACTIVATION, self._subject.quantized_input(unit, value, bits) - value

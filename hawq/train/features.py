@@ -42,12 +42,12 @@ def write_features(model: QuantizedModel, images: Tensor, folder: Path, step: in
     """
     executor = model.evaluator(images.device)
     program = executor.program
+    scales = {output.tensor: output.scale for output in program.outputs.values()}
     tensors: dict[str, Tensor] = {}
     for name, codes in executor.trace(images).items():
         kind = program.types[name]
-        is_accumulator = name == program.output.name and program.output.accumulates
         tensors[name] = codes.to(_dtype(kind))
-        tensors[f"{name}.scale"] = program.output_scale if is_accumulator else torch.tensor([kind.scale])
+        tensors[f"{name}.scale"] = scales.get(name, torch.tensor([kind.scale]))
         tensors[f"{name}.zero_point"] = torch.tensor([kind.zero_point], dtype=torch.int32)
     path = folder / f"features-{step}.safetensors"
     write_tensors(path, tensors)

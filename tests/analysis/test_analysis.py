@@ -153,6 +153,6 @@ def test_the_reference_of_a_model_has_its_own_weights():
 def test_a_network_that_is_no_classifier_is_refused():
     graph, model, sweep, _ = _analyzed()
     with pytest.raises(HawqError, match="only classifiers"):
-        analyze(replace(graph, output="stem"), model, sweep, [])
+        analyze(replace(graph, outputs={"logits": "stem"}), model, sweep, [])
     with pytest.raises(HawqError, match="at least one image"):
         analyze(graph, model, sweep, [])

@@ -225,6 +225,6 @@ def test_signs_follow_clamps_sums_pools_and_joins():
         node("gated", Mul(), "positive", "gate"),
         node("gated_free", Mul(), "free", "gate"),
     ]
-    graph = FloatGraph({n.name: n for n in nodes}, "flat", {})
+    graph = FloatGraph({n.name: n for n in nodes}, {"logits": "flat"}, {})
     assert non_negative(graph) == {
         "positive", "six", "sum", "mixed_relu", "flat", "gate", "curved_positive", "resized", "gated"}  # fmt: skip

@@ -126,11 +126,11 @@ def test_an_input_the_model_cannot_take():
     refused(Run(lambda m, x: m.fc(x.flatten(1)), fc=nn.Linear(9, 2)), "linear in module 'fc'", "check the input size")
 
 
-def test_more_or_less_than_one_output():
-    refused(Run(lambda m, x: (m.conv(x), x), conv=nn.Conv2d(4, 4, 1)), "one tensor of logits")
-    refused(Run(lambda m, x: {"logits": m.conv(x)}, conv=nn.Conv2d(4, 4, 1)), "one tensor of logits")
-    refused(Run(lambda m, x: None), "one tensor of logits")
-    refused(Run(lambda m, x: m.conv.weight, conv=nn.Conv2d(4, 4, 1)), "one tensor of logits")
+def test_outputs_that_are_not_computed():
+    refused(Run(lambda m, x: None), "returns NoneType, not a tensor that it computed")
+    refused(Run(lambda m, x: {"map": (m.conv(x), 3)}, conv=nn.Conv2d(4, 4, 1)), "returns int as its output 'map.1'")
+    refused(Run(lambda m, x: m.conv.weight, conv=nn.Conv2d(4, 4, 1)), "not a tensor that it computed")
+    refused(Run(lambda m, x: ()), "no tensor at all")
 
 
 class TwoInputs(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import run
-from programs import binary_network
+from programs import binary_network, logits_of
 from strategies import CASES
 
 from hawq.errors import HawqError
@@ -39,7 +39,7 @@ def _wide_program(weight_code, features):
     )
     weight = torch.full((1, features), weight_code, dtype=torch.int8)
     tensors = {"y.weight": weight, "y.bias": torch.zeros(1, dtype=torch.int32)}
-    return IntegerProgram("wide", "test", ops, tensors, torch.ones(1))
+    return IntegerProgram("wide", "test", ops, tensors, logits_of(ops, torch.ones(1)))
 
 
 def test_sums_beyond_float32_stay_exact():
@@ -98,7 +98,7 @@ def test_a_network_with_accumulators_inside_equals_the_oracle():
         assert found[name].tolist() == codes.tolist(), name
     assert len(set(expected["sign"].flatten())) == 2
     assert len(set(expected["steps"].flatten())) == 4
-    assert ReferenceExecutor(program)(image).tolist() == expected[program.output.name].tolist()
+    assert ReferenceExecutor(program)(image).tolist() == expected[program.output.tensor].tolist()
 
 
 def test_images_of_another_type_or_shape_are_refused():

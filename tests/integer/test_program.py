@@ -7,13 +7,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import binary_network
+from programs import binary_network, logits_of
 from strategies import CASES
 
 from hawq.errors import HawqError, UsageError
 from hawq.integer import IntegerProgram, ReferenceExecutor, TensorType
 from hawq.integer import ops as o
 from hawq.integer.validate import validate
+
+IMAGE = TensorType((2, 3, 4), 16, False)
+NARROW = dataclasses.replace(IMAGE, bits=4)
+MUL = {"multiplier": torch.tensor([2**30], dtype=torch.int32), "shift": torch.tensor([40], dtype=torch.int32)}
 
 
 def small_program(**changes):
@@ -35,7 +39,7 @@ def small_program(**changes):
         "y.weight": torch.randint(-127, 128, (5, 48), generator=g, dtype=torch.int8),
         "y.bias": torch.zeros(5, dtype=torch.int32),
     }
-    return ops, tensors, torch.linspace(0.1, 0.5, 5)
+    return ops, tensors, logits_of(ops, torch.linspace(0.1, 0.5, 5))
 
 
 @pytest.fixture
@@ -55,7 +59,10 @@ def _assert_survives_a_file(program, tmp_path):
     program.save(tmp_path / "program.json", note="kept")
     read = IntegerProgram.load(tmp_path / "program.json")
     assert (read.arch, read.scheme, read.ops) == (program.arch, program.scheme, program.ops)
-    assert read.output_scale.tolist() == program.output_scale.tolist()
+    assert list(read.outputs) == list(program.outputs)
+    for name, output in program.outputs.items():
+        assert read.outputs[name].tensor == output.tensor
+        assert read.outputs[name].scale.tolist() == output.scale.tolist()
     image = torch.randn(2, *program.input.out.shape, generator=torch.Generator().manual_seed(1)) * 5
     for name, codes in ReferenceExecutor(program).trace(image).items():
         assert codes.tolist() == ReferenceExecutor(read).trace(image)[name].tolist()
@@ -82,9 +89,11 @@ def test_every_kind_of_op_survives_a_file(kind, data, tmp_path_factory):
         o.QuantizeInput(name=f"in{i}", inputs=(), out=t, lo=t.range[0], hi=t.range[1]) for i, t in enumerate(types)
     ]
     op = dataclasses.replace(op, inputs=tuple(i.name for i in inputs))
+    last = o.Requantize(name="last", inputs=("op",), out=TensorType(op.out.shape, 8, False), lo=0, hi=255)
     tensors = {f"op.{name}": tensor for name, tensor in constants.items()}
+    tensors |= {f"last.{name}": tensor for name, tensor in MUL.items()}
     path = tmp_path_factory.mktemp("op") / "p.json"
-    program = IntegerProgram("a", "s", (*inputs, op), tensors, torch.ones(1))
+    program = IntegerProgram("a", "s", (*inputs, op, last), tensors, logits_of([last], torch.ones(1)))
     program.save(path)
     assert IntegerProgram.load(path).ops == program.ops
 
@@ -123,6 +132,30 @@ def test_a_broken_constant_is_named(constant, tensor, problem):
 
 
 @pytest.mark.parametrize(
+    ("outputs", "problem"),
+    [
+        ({}, "program: returns nothing"),
+        (
+            {"logits": o.Output("nowhere", torch.ones(1))},
+            "output 'logits': is the tensor 'nowhere', which no op produces",
+        ),
+        ({"logits": o.Output("y", torch.ones(4))}, r"torch.float32 \(4,\), expected float32 \(5,\) or \(1,\)"),
+        ({"map": o.Output("conv", torch.ones(3, dtype=torch.float64))}, r"'map': has the scale torch.float64 \(3,\)"),
+    ],
+)
+def test_a_broken_output_is_named(outputs, problem):
+    ops, tensors, _ = small_program()
+    with pytest.raises(HawqError, match=problem):
+        validate(ops, tensors, outputs)
+
+
+def test_outputs_have_zero_point_0():
+    ops, tensors, _ = small_program(out=TensorType((3, 4, 4), 4, False, 0.2, 3))
+    with pytest.raises(HawqError, match="output 'map': has zero point 3, allowed is 0"):
+        validate(ops[:2], {k: v for k, v in tensors.items() if k[0] == "c"}, {"map": o.Output("conv", torch.ones(1))})
+
+
+@pytest.mark.parametrize(
     ("constant", "tensor", "problem"),
     [
         ("threshold", [[0, 2, 1]] * 3, "decrease"),
@@ -141,11 +174,6 @@ def test_a_broken_threshold_is_named(constant, tensor, problem):
     tensors = {**program.tensors, f"steps.{constant}": torch.tensor(tensor, dtype=torch.int32)}
     with pytest.raises(HawqError, match=f"op 'steps' .Threshold.: .*{problem}"):
         dataclasses.replace(program, tensors=tensors)
-
-
-IMAGE = TensorType((2, 3, 4), 16, False)
-NARROW = dataclasses.replace(IMAGE, bits=4)
-MUL = {"multiplier": torch.tensor([2**30], dtype=torch.int32), "shift": torch.tensor([40], dtype=torch.int32)}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +203,7 @@ def test_broken_products_and_tables_are_named(kind, inputs, constants, problem):
     ]  # fmt: skip
     tensors = again | {f"op.{name}": tensor for name, tensor in constants.items()}
     with pytest.raises(HawqError, match=f"op 'op' .{kind.__name__}.: {problem}"):
-        validate(ops, tensors, torch.ones(1))
+        validate(ops, tensors, logits_of(ops, torch.ones(1)))
 
 
 def _integers(*values):
@@ -201,7 +229,7 @@ def test_a_broken_resizing_is_named(changes, part_bits, problem):
                    part_bits=part_bits),
     ]  # fmt: skip
     with pytest.raises(HawqError, match=f"op 'op' .Bilinear.: {problem}"):
-        validate(ops, {f"op.{name}": tensor for name, tensor in constants.items()}, torch.ones(1))
+        validate(ops, {f"op.{name}": tensor for name, tensor in constants.items()}, logits_of(ops, torch.ones(1)))
 
 
 def test_only_convolutions_and_linear_layers_make_accumulators():

@@ -95,7 +95,7 @@ def test_streams_keep_16_bits_and_pins_8(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_training_step_reaches_every_parameter(name, fix_bn):
     model = calibrated(name, "uniform4", fix_bn=fix_bn).train()
-    before = model.evaluator().program.output_scale.clone()
+    before = model.evaluator().program.output.scale.clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     loss = F.cross_entropy(model(images(16)), torch.arange(16) % 10)
     loss.backward()
@@ -104,7 +104,7 @@ def test_a_training_step_reaches_every_parameter(name, fix_bn):
         dead = [n for n in dead if not n.endswith(".bias") or ".norm." in n]
     assert dead == []
     optimizer.step()
-    assert not model.eval().evaluator().program.output_scale.equal(before)
+    assert not model.eval().evaluator().program.output.scale.equal(before)
 
 
 def test_batch_statistics_and_folding_quantize_the_same_weights():

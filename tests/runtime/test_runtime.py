@@ -187,10 +187,10 @@ def test_a_torn_manifest_is_told(folder):
         read_manifest(folder)
     path.write_text(whole)
     change(folder, version=1)
-    with pytest.raises(HawqError, match="has version 1, this hawq reads 3: run `hawq export` again"):
+    with pytest.raises(HawqError, match="has version 1, this hawq reads 4: run `hawq export` again"):
         read_manifest(folder)
-    change(folder, version=3, batch="2", output=None)
-    with pytest.raises(HawqError, match="does not say batch, output, or not as `hawq export` does"):
+    change(folder, version=4, batch="2", outputs=None)
+    with pytest.raises(HawqError, match="does not say batch, outputs, or not as `hawq export` does"):
         read_manifest(folder)
     path.unlink()
     with pytest.raises(UsageError, match="does not exist"):

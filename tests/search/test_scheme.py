@@ -34,7 +34,7 @@ def graph():
         ir.Node("flat", ir.Flatten(), ("sum",), (128,)),
         ir.Node("head", ir.Linear("head.weight", None), ("flat",), (10,)),
     ]
-    return ir.FloatGraph({node.name: node for node in nodes}, "head", tensors)
+    return ir.FloatGraph({node.name: node for node in nodes}, {"logits": "head"}, tensors)
 
 
 def _omega(**dear):

@@ -39,7 +39,7 @@ def build(seed: int = 0, channels: int = 4) -> ir.FloatGraph:
         ir.Node("flat", ir.Flatten(), ("pool",), (channels,)),
         ir.Node("head", ir.Linear("head.weight", "head.bias"), ("flat",), (CLASSES,)),
     ]
-    return ir.FloatGraph({node.name: node for node in nodes}, "head", tensors)
+    return ir.FloatGraph({node.name: node for node in nodes}, {"logits": "head"}, tensors)
 
 
 def reference(tensors: dict[str, Tensor], image: Tensor) -> Tensor:

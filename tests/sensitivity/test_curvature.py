@@ -1,6 +1,7 @@
 """Traces against Hessians computed in full, and the norms of gradients against autograd, image by image."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from hawq.sensitivity.curvature import centred_signs, curvature, label_residual,
 
 
 def doubled(graph):
-    return type(graph)(graph.nodes, graph.output, {name: t.double() for name, t in graph.tensors.items()})
+    return replace(graph, tensors={name: t.double() for name, t in graph.tensors.items()})
 
 
 def test_the_folded_network_computes_what_the_float_network_computes():
@@ -84,7 +85,7 @@ def test_the_mean_over_all_signs_is_the_trace_of_the_full_hessian(monkeypatch):
     for unit in graph.units:
 
         def loss(weight, unit=unit):
-            moved = type(graph)(graph.nodes, graph.output, {**graph.tensors, weight_name(unit): weight})
+            moved = replace(graph, tensors={**graph.tensors, weight_name(unit): weight})
             return F.cross_entropy(run_float(moved, images)["head"], labels, reduction="sum")
 
         exact.append(_trace(loss, graph.tensors[weight_name(unit)]))
@@ -92,7 +93,7 @@ def test_the_mean_over_all_signs_is_the_trace_of_the_full_hessian(monkeypatch):
 
         def loss(value, unit=unit, node=node):
             # the unit alone reads the changed input; others still read the old one
-            single = type(graph)({n: graph.nodes[n] for n in (*node.inputs, unit)}, unit, graph.tensors)
+            single = type(graph)({n: graph.nodes[n] for n in (*node.inputs, unit)}, {"logits": unit}, graph.tensors)
             output = resume_float(single, {**known, unit: known[unit]}, {node.inputs[0]: value})
             return F.cross_entropy(resume_float(graph, known, {unit: output}), labels, reduction="sum")
 
@@ -129,12 +130,12 @@ def test_norms_of_weight_gradients_equal_autograd(case):
         ir.Node("c", op, ("x",), shape),
         ir.Node("f", ir.Flatten(), ("c",), (flat,)),
     ]
-    graph = ir.FloatGraph({node.name: node for node in nodes}, "f", {"w": weight})
+    graph = ir.FloatGraph({node.name: node for node in nodes}, {"logits": "f"}, {"w": weight})
     direction = torch.randn(3, flat, generator=generator, dtype=torch.float64)
     found = curvature(graph, images, lambda logits: direction).weights["c"]
     for image, s, norm in zip(images, direction, found, strict=True):
         leaf = weight.clone().requires_grad_()
-        moved = ir.FloatGraph(graph.nodes, "f", {"w": leaf})
+        moved = replace(graph, tensors={"w": leaf})
         (gradient,) = torch.autograd.grad((run_float(moved, image[None])["f"][0] * s).sum(), leaf)
         assert float(norm) == pytest.approx(float(gradient.square().sum()), rel=1e-9)
 

@@ -1,5 +1,7 @@
 """Random probes against Hessians that are known or computed in full, and against PyHessian."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,7 +62,7 @@ class _Network(nn.Module):
 
     def forward(self, images):
         moved = {weight_name(unit): weight for unit, weight in zip(self.graph.units, self.weights, strict=True)}
-        graph = type(self.graph)(self.graph.nodes, self.graph.output, {**self.graph.tensors, **moved})
+        graph = replace(self.graph, tensors={**self.graph.tensors, **moved})
         return run_float(graph, images)[graph.output]
 
 

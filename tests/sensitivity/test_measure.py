@@ -1,6 +1,7 @@
 """Sensitivities are measured batch by batch, once, and say how well they are known."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def test_an_interrupted_measurement_goes_on(tmp_path, calls):
 def _changed(graph, name):
     tensor = graph.tensors[name].clone()
     tensor.view(-1)[0] += 1e-6
-    return type(graph)(graph.nodes, graph.output, {**graph.tensors, name: tensor})
+    return replace(graph, tensors={**graph.tensors, name: tensor})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Every metric against a plain computation of its formula."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -153,7 +155,7 @@ def test_quadratic_is_the_squared_distance_that_the_derivative_predicts(unit, op
 
     def logits(w, x):
         moved = {**subject.graph.tensors, f"{unit}/weight": w}
-        network = type(graph)(subject.graph.nodes, graph.output, moved)
+        network = replace(subject.graph, tensors=moved)
         replaced = lambda node, given: run_unit(network, node, x if node.name == unit else given)  # noqa: E731
         found = run_float(network, images, replaced)["head"]
         return found - found.mean(1, keepdim=True)

@@ -61,3 +61,10 @@ def simulation_error(model: QuantizedModel, count: int = 64) -> float:
     with torch.no_grad():
         exact, simulated = model(images(count, seed=9)), model._simulate(images(count, seed=9))
     return float((simulated - exact).pow(2).mean() / exact.var())
+
+
+def simulation_errors(model: QuantizedModel, count: int = 64) -> dict[str, float]:
+    """Return `simulation_error` of every output of a network that has several."""
+    with torch.no_grad():
+        exact, simulated = model(images(count, seed=9)), model._simulate(images(count, seed=9))
+    return {name: float((simulated[name] - exact[name]).pow(2).mean() / exact[name].var()) for name in exact}

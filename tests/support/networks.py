@@ -136,14 +136,41 @@ class Decoder(nn.Module):
         return self.head(torch.cat([larger, F.interpolate(x, size=larger.shape[2:])], 1)).mean((2, 3))
 
 
+class Detector(nn.Module):
+    """SSD: heads on maps of two sizes, one of which is an output itself; a sum and features are put out, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.boxes = nn.ModuleList([nn.Conv2d(8, 4, 3, padding=1) for _ in range(2)])
+        self.classes = nn.ModuleList([nn.Conv2d(8, 6, 1) for _ in range(2)])
+        self.tags = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> dict[str, object]:
+        large = F.relu(self.stem(x))
+        small = self.down(large)
+        maps = (large, F.relu(small))
+        return {
+            "boxes": [head(x) for head, x in zip(self.boxes, maps, strict=True)],
+            "classes": [head(x) for head, x in zip(self.classes, maps, strict=True)],
+            "map": small,
+            "sum": F.interpolate(F.relu(small), scale_factor=2, mode="bilinear") + large,
+            "tags": self.tags(large.mean((2, 3))),
+        }
+
+
 NETWORKS = {cls.__name__: cls for cls in (Residual, Branches, Inverted, Dense, Gated, Decoder)}
+"""Classifiers of 10 classes."""
+
+OUTPUTS = ("boxes.0", "boxes.1", "classes.0", "classes.1", "map", "sum", "tags")
+"""Of a Detector."""
 SIZE = 16
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
     """Return a network with random weights and batch norm statistics, one dead channel included."""
     torch.manual_seed(seed)
-    model = NETWORKS[name]()
+    model = (NETWORKS | {"Detector": Detector})[name]()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.4)

@@ -1,9 +1,18 @@
 """Integer programs written by hand, for what no float network lowers to yet."""
 
+from collections.abc import Sequence
+
 import torch
 
 from hawq.integer import IntegerProgram, TensorType
 from hawq.integer import ops as o
+from hawq.outputs import LOGITS
+
+
+def logits_of(ops: Sequence[o.Op], scale: torch.Tensor) -> dict[str, o.Output]:
+    """Return the last op's tensor as the only output."""
+    return {LOGITS: o.Output(ops[-1].name, scale)}
+
 
 _SUMS = {"lo": -(2**31), "hi": 2**31 - 1}
 _CONV = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), **_SUMS}
@@ -50,4 +59,4 @@ def binary_network() -> IntegerProgram:
         "logits.weight": integers(-127, 128, 4, 24).to(torch.int8),
         "logits.bias": integers(-9, 9, 4),
     }
-    return IntegerProgram("binary", "by hand", ops, tensors, torch.full((4,), 0.1))
+    return IntegerProgram("binary", "by hand", ops, tensors, logits_of(ops, torch.full((4,), 0.1)))

@@ -56,10 +56,10 @@ def test_accumulators_and_thresholds_take_any_batch(tmp_path):
 def test_more_images_than_there_is_room_for_are_cut_and_none_is_added(tmp_path, monkeypatch):
     program = lowered("Residual")
     export(program, "llvm", tmp_path, batch=1)
-    activations = read_json(tmp_path / "manifest.json", "hawq-library", 3)["memory"]["activations"]
+    activations = read_json(tmp_path / "manifest.json", "hawq-library", 4)["memory"]["activations"]
     monkeypatch.setattr(memory, "_ROOM", 3 * (activations + images(1).nbytes))
     export(program, "llvm", tmp_path, batch=None)
-    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 3)
+    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 4)
     assert (manifest["batch"], manifest["most"], manifest["memory"]) == (None, 3, {"activations": 3 * activations})
 
     compiled, batch = load(tmp_path), images(7)

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 import pytest
 import torch
 from networks import images
+from programs import logits_of
 from schemes import lowered
 
 from hawq.integer import IntegerProgram, ReferenceExecutor, TensorType
@@ -28,7 +29,7 @@ def exported(program, folder, kept, **options):
 def changed(program, name):
     """Return the program with another clamp in one op."""
     ops = [dataclasses.replace(op, hi=op.hi - 1) if op.name == name else op for op in program.ops]
-    return type(program)(program.arch, program.scheme, tuple(ops), program.tensors, program.output_scale)
+    return type(program)(program.arch, program.scheme, tuple(ops), program.tensors, program.outputs)
 
 
 def test_only_what_changed_is_compiled_again(tmp_path):
@@ -46,7 +47,7 @@ def test_other_weights_take_the_same_kernels(tmp_path):
     program, kept = lowered("Residual"), tmp_path / "kernels"
     _, made = exported(program, tmp_path / "first", kept)
     tensors = {name: -tensor if name.endswith(".weight") else tensor for name, tensor in program.tensors.items()}
-    negated = type(program)(program.arch, program.scheme, program.ops, tensors, program.output_scale)
+    negated = type(program)(program.arch, program.scheme, program.ops, tensors, program.outputs)
     assert exported(negated, tmp_path / "second", kept) == (made, 0)
     batch = images(3)
     for each, folder in ((program, "first"), (negated, "second")):
@@ -64,7 +65,7 @@ def test_cuda_kernels_are_kept_for_their_architectures(tmp_path):
         o.Linear(name="out", inputs=("flat",), out=TensorType((8,), 32, True), lo=-(2**31), hi=2**31 - 1),
     )
     tensors = {"out.weight": torch.ones(8, 32, dtype=torch.int8), "out.bias": torch.zeros(8, dtype=torch.int32)}
-    program = IntegerProgram("net", "uniform8", ops, tensors, torch.ones(8))
+    program = IntegerProgram("net", "uniform8", ops, tensors, logits_of(ops, torch.ones(8)))
     assert exported(program, tmp_path / "first", kept, **options) == (0, 3)
     assert exported(program, tmp_path / "second", kept, **options) == (3, 0)
     for name in ("model.so", "manifest.json"):  # what the assembler said of each kernel is kept as well

@@ -83,7 +83,7 @@ def test_the_input_is_divided_by_ieee_rules(machine_code):
 
 
 def _kernels(folder):
-    kernels = read_json(folder / "manifest.json", "hawq-library", 3)["kernels"]
+    kernels = read_json(folder / "manifest.json", "hawq-library", 4)["kernels"]
     return {(kernel["architecture"], kernel["name"]): kernel for kernel in kernels}
 
 

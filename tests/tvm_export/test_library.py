@@ -7,6 +7,7 @@ import pytest
 import torch
 from kernel_runner import CPUS, backend_for
 from networks import images
+from programs import logits_of
 from schemes import lowered
 
 from hawq.data import Preprocessing
@@ -78,19 +79,16 @@ def test_any_batch_gives_the_same_integers(batch, program, tmp_path):
 
 
 def test_the_manifest_says_what_the_library_is(program, folder):
-    manifest = read_json(folder / "manifest.json", "hawq-library", 3)
+    manifest = read_json(folder / "manifest.json", "hawq-library", 4)
     assert manifest["program"] == fingerprint(program)
     assert (manifest["target"], manifest["batch"], manifest["scheme"]) == ("llvm", 2, program.scheme)
     assert manifest["image"] == {"shape": [3, 16, 16], "dtype": "float32"}
-    assert torch.equal(torch.tensor(manifest["output_scale"]), program.output_scale)
+    (output,) = program.outputs.values()
+    assert manifest["outputs"] == {"logits": {"tensor": output.tensor, "scale": output.scale.tolist()}}
     assert [row["op"] for row in manifest["certificate"]] == [
         op.name for op in program.ops if isinstance(op, o.Conv2d | o.Linear | o.AvgPool2d)
     ]
-    assert (manifest["output"], manifest["preprocessing"], manifest["class_names"]) == (
-        program.ops[-1].name,
-        None,
-        None,
-    )
+    assert (manifest["preprocessing"], manifest["class_names"]) == (None, None)
     data = (folder / "model.so").read_bytes()
     assert manifest["library"] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     proof = json.dumps(certify(program).to_json(), sort_keys=True).encode()
@@ -101,7 +99,7 @@ def test_the_manifest_tells_how_images_are_prepared_and_classes_called(program, 
     how = Preprocessing(16, 18, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic")
     names = [f"class {i}" for i in range(10)]
     export(program, "llvm", tmp_path, preprocessing=how, class_names=names)
-    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 3)
+    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 4)
     assert Preprocessing.from_json(manifest["preprocessing"]) == how
     assert manifest["class_names"] == names
     with pytest.raises(UsageError, match="9 class names for 10 logits"):
@@ -110,7 +108,7 @@ def test_the_manifest_tells_how_images_are_prepared_and_classes_called(program, 
 
 def test_the_manifest_lists_the_instruction_sets_of_the_cpu(program, tmp_path):
     export(program, "llvm", tmp_path, mcpu="haswell")
-    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 3)
+    manifest = read_json(tmp_path / "manifest.json", "hawq-library", 4)
     assert manifest["mcpu"] == "haswell"
     assert manifest["features"] == ["sse4.1", "sse4.2", "avx", "avx2", "fma", "f16c", "bmi2"]
 
@@ -130,7 +128,7 @@ def test_a_library_demands_the_instruction_that_it_uses(cpu, program, tmp_path):
     backend = backend_for(cpu)
     export(program, "llvm", tmp_path, mcpu=cpu)
     assert verify(program, load(tmp_path), images(3), until="all").exact
-    features = read_json(tmp_path / "manifest.json", "hawq-library", 3)["features"]
+    features = read_json(tmp_path / "manifest.json", "hawq-library", 4)["features"]
     assert not backend.instruction.feature or backend.instruction.feature in features
 
 
@@ -138,7 +136,7 @@ def test_the_fingerprint_follows_every_integer(program):
     changed = dict(program.tensors)
     changed["stem.bias"] = changed["stem.bias"].clone()
     changed["stem.bias"][-1] += 1
-    other = type(program)(program.arch, program.scheme, program.ops, changed, program.output_scale)
+    other = type(program)(program.arch, program.scheme, program.ops, changed, program.outputs)
     assert fingerprint(other) != fingerprint(program)
 
 
@@ -163,7 +161,7 @@ def test_both_entries_share_kernels_and_constants(program, tmp_path):
         o.Linear(name="out", inputs=("flat",), out=TensorType((1024,), 32, True), lo=-(2**31), hi=2**31 - 1),
     )
     tensors = {"out.weight": weight, "out.bias": torch.zeros(1024, dtype=torch.int32)}
-    large = type(program)("net", "uniform8", ops, tensors, torch.ones(1))
+    large = type(program)("net", "uniform8", ops, tensors, logits_of(ops, torch.ones(1)))
     assert size < export(large, "llvm", tmp_path).stat().st_size < 1.5 * size
 
 
