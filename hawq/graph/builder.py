@@ -260,4 +260,4 @@ def _path(target: Any) -> str:
 
 def _is_inplace(target: Any) -> bool:
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    return (name.endswith("_") and not name.endswith("__")) or name in {"iadd"}
+    return (name.endswith("_") and not name.endswith("__")) or name in {"iadd", "imul", "itruediv"}

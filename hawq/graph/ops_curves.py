@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hawq.graph.builder import Builder, Ref, canonical
 from hawq.graph.curves import Curve
 from hawq.graph.ir import Mul, Unary
+from hawq.graph.written_out import Scaled
 
 __all__: list[str] = []
 
@@ -57,9 +58,12 @@ def gelu(b: Builder, input: Ref, approximate: str = "none") -> Ref:
 
 @canonical(operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply", "multiply_")
 def mul(b: Builder, input: Any, other: Any) -> Ref:
-    """Translate the product of two tensors of one shape, or of a map and one number for each of its channels."""
+    """Translate the product of two tensors of one shape, of a map and one number for each channel, or for all."""
+    for number, tensor in ((input, other), (other, input)):
+        if isinstance(number, int | float) and isinstance(tensor, Ref):
+            return b.emit(Scaled(float(number), 0.0, b.site), (tensor,))
     if not (isinstance(input, Ref) and isinstance(other, Ref)):
-        b.fail("multiplies an activation by a number or a parameter; put it into the weights of the layer before")
+        b.fail("multiplies an activation by a parameter; put it into the weights of the layer before")
     factors = sorted((input, other), key=lambda factor: factor.shape != b.out_shape)  # the map first
     if any(factor.shape not in (b.out_shape, (*b.out_shape[:2], 1, 1)) for factor in factors):
         b.fail(
@@ -68,3 +72,12 @@ def mul(b: Builder, input: Any, other: Any) -> Ref:
         )
     first, second = factors
     return b.emit(Mul(), (first, b.squeezed(second) if second.shape[2:] == (1, 1) else second))
+
+
+@canonical(operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide,
+           "div", "div_", "divide", "divide_", "true_divide", "true_divide_")  # fmt: skip
+def div(b: Builder, input: Any, other: Any, *, rounding_mode: str | None = None) -> Ref:
+    """Translate the division by a number."""
+    if not isinstance(input, Ref) or not isinstance(other, int | float) or other == 0 or rounding_mode is not None:
+        b.fail("divides by a tensor, or rounds; only an activation over a number other than 0 is supported")
+    return mul(b, input, 1 / other)

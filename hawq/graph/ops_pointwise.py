@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from hawq.graph.builder import Builder, Ref, canonical
 from hawq.graph.ir import Add, Clamp, Concat, Relu
+from hawq.graph.written_out import Scaled
 
 __all__: list[str] = []
 
@@ -53,14 +54,14 @@ def clamp_min(b: Builder, input: Ref, min: float) -> Ref:
 
 @canonical(operator.add, operator.iadd, torch.add, "add", "add_")
 def add(b: Builder, input: Any, other: Any, *, alpha: float = 1) -> Ref:
-    """Translate the sum of two tensors of one shape; adding the number 0 (as `sum` does) is nothing."""
+    """Translate the sum of two tensors of one shape, or of a tensor and a number; 0 (as `sum` adds it) is nothing."""
     if alpha != 1:
         b.fail(f"adds with alpha={alpha}; only plain sums are supported")
     for number, tensor in ((input, other), (other, input)):
-        if isinstance(number, int | float) and number == 0 and isinstance(tensor, Ref):
-            return b.fresh(tensor)
+        if isinstance(number, int | float) and isinstance(tensor, Ref):
+            return b.emit(Scaled(1.0, float(number), b.site), (tensor,)) if number else b.fresh(tensor)
     if not (isinstance(input, Ref) and isinstance(other, Ref)):
-        b.fail("adds a number or a parameter to an activation; put it into the bias of the layer before")
+        b.fail("adds a parameter to an activation; put it into the bias of the layer before")
     if input.shape != other.shape:
         b.fail(f"adds tensors of shapes {input.shape} and {other.shape}; broadcasting is not supported")
     return b.emit(Add(), (input, other))

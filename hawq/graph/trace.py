@@ -16,10 +16,18 @@ from hawq.graph.fuse import drop_dead, flatten_concats, fuse
 from hawq.graph.ir import FloatGraph
 from hawq.graph.padding import fold_padding
 from hawq.graph.shaped_fx import ShapedTracer
+from hawq.graph.written_out import recognise_curves
 
 __all__ = ["trace"]
 
-_PASSES: tuple[Callable[[FloatGraph], FloatGraph], ...] = (drop_dead, fold_padding, drop_dead, fuse, flatten_concats)
+_PASSES: tuple[Callable[[FloatGraph], FloatGraph], ...] = (
+    drop_dead,
+    recognise_curves,
+    fold_padding,
+    drop_dead,
+    fuse,
+    flatten_concats,
+)
 
 
 def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> FloatGraph:

@@ -44,7 +44,9 @@ def test_an_unknown_op_of_a_library_module_gives_a_line_all_the_same():
 
 
 UNSUPPORTED = {
-    "scaled activation": (lambda m, x: m.conv(x) * 0.5, "by a number"),
+    "scaled activation": (lambda m, x: m.conv(x) * 0.5, "x * 0.5 + 0 of an activation"),
+    "hard sigmoid of other numbers": (lambda m, x: F.relu6(m.conv(x) + 2) / 6, "x * 1 + 2 of an activation"),
+    "division by a tensor": (lambda m, x: x / m.conv(x), "divides by a tensor"),
     "in-place product as a statement": (lambda m, x: (x.mul_(2), m.conv(x))[1], "mul_"),
     "product with a map of one channel": (lambda m, x: x * x[:, :1], "getitem"),
     "broadcast product": (lambda m, x: x * F.avg_pool2d(x, (8, 1)), "(N, C, H, W) times (N, C, 1, 1)"),
@@ -52,7 +54,7 @@ UNSUPPORTED = {
     "transpose": (lambda m, x: x.transpose(2, 3), "transpose"),
     "transposed convolution": (lambda m, x: F.conv_transpose2d(x, m.conv.weight), "conv_transpose2d"),
     "layer norm": (lambda m, x: F.layer_norm(x, x.shape[1:]), "layer_norm"),
-    "sum with a number": (lambda m, x: m.conv(x) + 1, "adds a number"),
+    "sum with a number": (lambda m, x: m.conv(x) + 1, "x * 1 + 1 of an activation"),
     "scaled sum": (lambda m, x: torch.add(x, m.conv(x), alpha=2), "alpha=2"),
     "broadcast sum": (lambda m, x: x + x.mean((2, 3), keepdim=True), "broadcasting"),
     "concat of rows": (lambda m, x: torch.cat([x, x], 2), "dimension 2"),

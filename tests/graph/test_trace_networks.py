@@ -26,6 +26,7 @@ CASES = [
     ("torchvision:mobilenet_v2", 64, 53),
     ("torchvision:densenet121", 64, 121),
     ("torchvision:mobilenet_v3_small", 96, 54),
+    ("mobilenetv3_small_w1", 224, 54),
     pytest.param("torchvision:efficientnet_b0", 96, 82, marks=pytest.mark.slow),
     pytest.param("resnet101", 224, 105, marks=pytest.mark.slow),
     pytest.param("vgg16", 224, 16, marks=pytest.mark.slow),

@@ -148,6 +148,32 @@ def test_smooth_activations(form):
     assert graph.nodes[graph.output].op == Unary(curve)
 
 
+WRITTEN_OUT = {
+    "swish": (lambda x: x * torch.sigmoid(x), Curve.SILU),
+    "swish, gate first": (lambda x: x.sigmoid() * x, Curve.SILU),
+    "swish in place": (lambda x: x.mul_(x.sigmoid()), Curve.SILU),
+    "hard sigmoid": (lambda x: F.relu6(x + 3.0, inplace=True) / 6.0, Curve.HARD_SIGMOID),
+    "hard sigmoid by a product": (lambda x: (3 + x).clamp(0, 6).mul(1 / 6), Curve.HARD_SIGMOID),
+    "hard swish": (lambda x: x * F.relu6(x + 3.0) / 6.0, Curve.HARD_SWISH),
+    "hard swish, gate first": (lambda x: F.hardtanh(x.add(3), 0.0, 6.0) * x / 6, Curve.HARD_SWISH),
+    "hard swish, divided gate": (lambda x: x * (F.relu6(x + 3) / 6), Curve.HARD_SWISH),
+    "hard swish of a module": (lambda x: x * nn.Hardsigmoid()(x), Curve.HARD_SWISH),
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN_OUT)
+def test_activations_that_are_written_out(form):
+    act, curve = WRITTEN_OUT[form]
+    graph = assert_same(Run(lambda m, x: act(m.conv(x)), conv=conv()), SHAPE)
+    assert kinds(graph) == ["Conv2d", "Unary"]
+    assert graph.nodes[graph.output].op == Unary(curve)
+
+
+def test_a_gate_of_another_tensor_stays_a_product():
+    graph = assert_same(Run(lambda m, x: m.a(x) * torch.sigmoid(m.b(x)), a=conv(), b=conv()), SHAPE)
+    assert kinds(graph) == ["Conv2d", "Conv2d", "Unary", "Mul"]
+
+
 def test_every_curve_is_tried():
     assert {curve for _, curve in CURVES.values()} == set(Curve)
 
