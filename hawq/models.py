@@ -106,26 +106,52 @@ class PytorchCv(Source):
 
 @_register
 class Torchvision(Source):
-    """torchvision's classification networks."""
+    """torchvision's networks for classification, segmentation and, single-shot ones, detection."""
 
     name = "torchvision"
+
+    @staticmethod
+    def _task(name: str) -> Task:
+        from torchvision import models
+
+        from hawq.dense_networks import detector_names, segmenter_names
+
+        if name in segmenter_names():
+            return Task.SEGMENTATION
+        if name in detector_names():
+            return Task.DETECTION
+        _check_name(name, [*models.list_models(models), *segmenter_names(), *detector_names()], Torchvision.name)
+        return Task.CLASSIFICATION
 
     def build(self, name: str, num_classes: int | None, pretrained: bool) -> nn.Module:
         """Return the network `name`."""
         from torchvision import models
 
-        _check_name(name, models.list_models(models), self.name)
+        from hawq.dense_networks import DenseSsd, segmenter
+
+        options: dict[str, Any] = {"weights": "DEFAULT" if pretrained else None, **_classes(num_classes)}
+        match self._task(name):
+            case Task.SEGMENTATION:
+                return segmenter(name, **options)
+            case Task.DETECTION:
+                return DenseSsd(name, **options)
         # GoogLeNet and Inception have auxiliary heads that only training uses
         extra = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        extra = {} if pretrained else extra
-        return models.get_model(name, weights="DEFAULT" if pretrained else None, **extra, **_classes(num_classes))
+        return models.get_model(name, **({} if pretrained else extra), **options)
 
     def spec(self, name: str) -> InputSpec:
-        """Return what the newest weights' preprocessing says."""
+        """Return what the newest weights' preprocessing says, or the detector itself."""
         from torchvision import models
 
-        _check_name(name, models.list_models(models), self.name)
+        task = self._task(name)
+        if task is Task.DETECTION:
+            with torch.device("meta"):
+                detector: Any = self.build(name, None, False)
+            return InputSpec(detector.size[0], detector.mean, detector.std, task=task)
         preset = models.get_model_weights(name).DEFAULT.transforms()
+        if task is Task.SEGMENTATION:
+            (size,) = preset.resize_size
+            return InputSpec(size, tuple(preset.mean), tuple(preset.std), preset.interpolation.value, task=task)
         ratio = preset.crop_size[0] / preset.resize_size[0]
         return InputSpec(preset.crop_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value, ratio)
 
