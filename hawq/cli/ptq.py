@@ -160,7 +160,7 @@ def ptq(
         figures = compare_quality(session, networks, workers=workers)
     given = {"-a": arch, "--data": source, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
              "--mean": mean, "--std": std, "--interpolation": interpolation, "--weights": weights,
-             "--run-dir": run_dir}  # fmt: skip
+             "--run-dir": run_dir, "--num-classes": num_classes}  # fmt: skip
     if not simulated:
         console.print(f"checkpoint: {path}; next: {opt.following('hawq export --target llvm', given)}", soft_wrap=True)
     if as_json:

@@ -109,7 +109,8 @@ def search(
     path = save_scheme(scheme, measured, sure, session, output)
     report(scheme, measured, sure, agreement)
     given = {"-a": arch, "--data": data, "--data-path": data_path, "--size": size, "--mean": mean, "--std": std,
-             "--interpolation": interpolation, "--run-dir": run_dir, "--weights": weights}  # fmt: skip
+             "--interpolation": interpolation, "--run-dir": run_dir, "--weights": weights,
+             "--num-classes": num_classes}  # fmt: skip
     facts = scheme_facts(scheme, measured, sure)
     if pareto:
         from hawq.cli.pareto import draw_fronts

@@ -105,7 +105,8 @@ def train(
     how = "simulated in float32" if quant.fixed_point_quantization else "computed in integers"
     console.print(f"{bits.scheme}: top-1 {result.top1:.2f}% over {result.images} images, {how}")
     given = {"-a": arch, "--data": data, "--data-path": data_path, "--quant-scheme": quant_scheme, "--size": size,
-             "--mean": mean, "--std": std, "--interpolation": interpolation, "--run-dir": run_dir}  # fmt: skip
+             "--mean": mean, "--std": std, "--interpolation": interpolation, "--run-dir": run_dir,
+             "--num-classes": num_classes}  # fmt: skip
     command = opt.following("hawq export --target llvm", given)
     console.print(f"checkpoint: {folder / 'best.pt'}; next: {command}", soft_wrap=True)
     if as_json:

@@ -1,5 +1,7 @@
 """`hawq ptq` as a user types it: with images, with nothing but weights, and what it refuses."""
 
+import re
+
 import pytest
 from tiny_run import run_command, set_up
 
@@ -22,9 +24,12 @@ def test_methods_are_listed(place):
 
 
 def test_a_network_is_quantized_and_says_what_is_next(place):
-    output = run_command(ptq, "--scheme", "uniform4", "--method", "mse,equalize,bias-correction-data").output
+    options = ("--scheme", "uniform4", "--method", "mse,equalize,bias-correction-data", "--num-classes", "3")
+    output = run_command(ptq, *options).output
     assert "uniform4 by equalize, mse, bias-correction-data" in output
-    assert "next: hawq export --target llvm -a net.py:tiny" in output
+    (following,) = re.findall(r"next: (hawq export --target llvm .*)", output)
+    assert "-a net.py:tiny" in following
+    assert "--num-classes 3" in following
     body = read_checkpoint(place / "run" / "uniform4" / "best.pt")
     assert body["methods"] == ["equalize", "mse", "bias-correction-data"]
 
