@@ -31,7 +31,10 @@ DISTILLED = "distilled"
 """Stands in front of methods that are given images made from the network."""
 
 _RANGES = ("minmax", "limits,equalize,minmax", "limits,equalize,minmax,bias-correction")
-_FEW = ("minmax", "laplace", "aciq", "mse", "mse,bias-correction-data", "mse,squant", "mse,adaround", "mse,brecq")
+_FEW = (
+    "minmax", "laplace-acts", "laplace-acts,allocate-bits", "aciq",
+    "mse", "mse,bias-correction-data", "mse,squant", "quick", "mse,adaround", "mse,brecq",
+)  # fmt: skip
 
 ROWS = (
     *(f"W8A8:{methods}" for methods in _RANGES),
