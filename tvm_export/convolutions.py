@@ -7,22 +7,15 @@ from tvm import te, tirx
 from hawq.integer import LayerBound, TensorType
 from hawq.integer import ops as o
 from hawq.integer.certificate import partial_sum_bound
-from tvm_export.expressions import Body, Code, Constants, Geometry, Site, constant, definition, inside, requantized
+from tvm_export.depthwise import depthwise, sums_rows
+from tvm_export.expressions import Body, Geometry, Site, constant, definition, inside
 from tvm_export.instructions import BLOCK
 from tvm_export.nibbles import high, low, pack_nibbles
 from tvm_export.plans import Plan, Product, choose
 from tvm_export.storage import Expr, round_up
+from tvm_export.sums import bytes_fit, code_offset, dense_weight, epilogue, offset_bias
 
-__all__ = [
-    "byte_sum_fits",
-    "dense_product",
-    "dense_weight",
-    "offset_bias",
-    "per_channel",
-]
-
-_BYTE_OFFSET = 128
-"""Added to signed codes, so that an unsigned byte holds them."""
+__all__ = ["dense_product"]
 
 
 @definition(o.Conv2d)
@@ -38,7 +31,7 @@ def _linear(op: o.Linear, site: Site) -> Body:
 def _convolution(site: Site, geometry: Geometry) -> Body:
     product = dense_product(site)
     if product is None:
-        return _grouped(site, geometry)
+        return depthwise(site, geometry) if sums_rows(site, geometry) else _grouped(site, geometry)
     return _dense(site, geometry, site.plan or choose(product, site.instruction))
 
 
@@ -46,14 +39,9 @@ def dense_product(site: Site) -> Product | None:
     """Return what there is to plan about an op; None if it is not computed as dot products over all channels."""
     if not isinstance(site.op, o.Conv2d | o.Linear) or getattr(site.op, "groups", 1) > 1:
         return None
-    source, instruction = site.inputs[0].type, site.instruction
-    if source.bits > 8:
+    if not bytes_fit(site):
         return None
-    stored = TensorType(source.shape, 8, signed=False)
-    # the sums of 16-bit operands are those of the certificate
-    if instruction.operand == "uint8" and not byte_sum_fits(site, stored, source.zero_point + _offset(site)):
-        return None
-    weight = site.constants["weight"]
+    instruction, weight = site.instruction, site.constants["weight"]
     return Product(
         *site.out.chw[1:],
         blocks=round_up(site.out.channels, BLOCK) // BLOCK,
@@ -63,43 +51,9 @@ def dense_product(site: Site) -> Product | None:
     )
 
 
-def _offset(site: Site) -> int:
-    """Return what is added to codes to make them numbers that the instruction multiplies."""
-    source = site.inputs[0].type
-    if site.instruction.operand == "int16":
-        return -source.zero_point
-    return _BYTE_OFFSET if source.signed else 0
-
-
 def _steps(site: Site) -> int:
     """Return how often the instruction is applied to all input channels of a pixel."""
     return -(-site.constants["weight"].shape[1] // site.instruction.depth)
-
-
-def dense_weight(site: Site) -> np.ndarray:
-    """Return the weight codes as (O, I, KH, KW), int8."""
-    weight = site.constants["weight"]
-    return weight if weight.ndim == 4 else weight[:, :, None, None]
-
-
-def _moved_bias(site: Site, zero: int) -> np.ndarray:
-    total = site.constants["weight"].astype(np.int64).reshape(len(site.constants["bias"]), -1).sum(1)
-    return site.constants["bias"].astype(np.int64) - zero * total
-
-
-def offset_bias(site: Site, zero: int) -> np.ndarray:
-    """Return bias - zero * sum(w), int32: what is left of the zero point when the sum runs over codes as stored.
-
-    It wraps where `byte_sum_fits` is false.
-    """
-    return _moved_bias(site, zero).astype(np.int32)
-
-
-def _accumulator_bits(site: Site) -> int:
-    """Return the bits of the largest magnitude that the certificate lets an accumulator have."""
-    weight, bias = (torch.from_numpy(site.constants[name]) for name in ("weight", "bias"))
-    lo, hi = partial_sum_bound(weight, bias, site.inputs[0].type)
-    return max(-lo, hi).bit_length()
 
 
 def _nibble_sum_fits(site: Site) -> bool:
@@ -109,44 +63,6 @@ def _nibble_sum_fits(site: Site) -> bool:
         return False
     none, anything = torch.zeros(len(weight), dtype=torch.int32), TensorType((1,), 8, signed=False)
     return LayerBound(site.op.name, *partial_sum_bound(weight.int() * 16, none, anything)).fits_int32
-
-
-def byte_sum_fits(site: Site, stored: TensorType, zero: int) -> bool:
-    """Tell whether sum(b * w) + bias - zero * sum(w) stays in int32, b being the numbers as stored.
-
-    The certificate bounds sum((x - zx) * w) + bias only: without the zero point both parts are larger, and may leave
-    int32 where their total does not (rows of 66,000 weights, biases close to 2^31).
-
-    Args:
-        site: a convolution or linear layer.
-        stored: type that holds every b.
-        zero: the b of a code that stands for 0.
-    """
-    weight, bias = torch.from_numpy(site.constants["weight"]), torch.from_numpy(_moved_bias(site, zero))
-    return LayerBound(site.op.name, *partial_sum_bound(weight, bias, stored)).fits_int32
-
-
-def per_channel(array: np.ndarray, channels: int, fill: int = 0) -> np.ndarray:
-    """Return (O,) widened to the stored channels."""
-    return np.pad(array, (0, channels - len(array)), constant_values=fill)
-
-
-def _epilogue(site: Site, bias: np.ndarray, total: Code) -> tuple[Constants, Code]:
-    """Return the constants and the code of total + bias, requantized unless the output is the accumulator."""
-    channels = site.out.channels
-    b, b_array = constant(per_channel(bias, channels), "bias")
-    if site.op.accumulates:
-        return ((b, b_array),), lambda n, h, w, c: total(n, h, w, c) + b[c]
-    shifts = site.constants["shift"]
-    m, m_array = constant(per_channel(site.constants["multiplier"], channels), "multiplier")
-    s, s_array = constant(per_channel(shifts, channels, fill=int(shifts.max())), "shift")
-
-    bits = _accumulator_bits(site)
-
-    def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
-        return requantized(site.op, [(total(n, h, w, c) + b[c], m[c])], s[c], shifts, bits)
-
-    return ((b, b_array), (m, m_array), (s, s_array)), code
 
 
 def _dense(site: Site, geometry: Geometry, plan: Plan) -> Body:
@@ -163,7 +79,7 @@ def _dense(site: Site, geometry: Geometry, plan: Plan) -> Body:
     _, oh, ow = site.out.chw
     (top, bottom, left, right), (sh, sw), (dh, dw) = geometry.padding, geometry.stride, geometry.dilation
     steps, blocks = _steps(site), round_up(site.out.channels, BLOCK) // BLOCK
-    offset = _offset(site)
+    offset = code_offset(site)
     zero = source.type.zero_point + offset
     tall, wide = round_up(oh, plan.tile.rows), round_up(ow, plan.tile.pixels)  # the last tiles may hang over
 
@@ -209,7 +125,7 @@ def _dense(site: Site, geometry: Geometry, plan: Plan) -> Body:
         found = acc[n, h, v, c // BLOCK, c % BLOCK]
         return tirx.shift_right(found, 4) if plan.packed else found
 
-    constants, code = _epilogue(site, offset_bias(site, zero), total)
+    constants, code = epilogue(site, offset_bias(site, zero), total)
     return Body((x,), ((w, w_array), *constants), code)
 
 
@@ -242,5 +158,5 @@ def _grouped(site: Site, geometry: Geometry) -> Body:
         lambda n, h, v, c: te.sum(product(n, h, v, c, r, q, i), axis=[r, q, i]),
         name="sum",
     )
-    constants, code = _epilogue(site, site.constants["bias"], lambda n, h, v, c: acc[n, h, v, c])
+    constants, code = epilogue(site, site.constants["bias"], lambda n, h, v, c: acc[n, h, v, c])
     return Body((x,), ((w, w_array), *constants), code)

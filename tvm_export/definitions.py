@@ -6,7 +6,7 @@ import numpy as np
 from tvm import te, tirx
 
 from hawq.integer import ops as o
-from tvm_export.convolutions import dense_weight, offset_bias, per_channel
+from tvm_export import convolutions  # noqa: F401 - registers its definitions
 from tvm_export.expressions import (
     DEFINITIONS,
     Body,
@@ -27,6 +27,7 @@ from tvm_export.expressions import (
     source_channel,
 )
 from tvm_export.storage import Expr
+from tvm_export.sums import dense_weight, offset_bias, per_channel
 
 __all__ = ["Definition", "Site", "define", "dense_weight", "offset_bias", "per_channel"]
 

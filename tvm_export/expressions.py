@@ -1,7 +1,7 @@
 """Hold what op definitions are written with: sites, bodies, and each formula of the integer semantics as TensorIR.
 
 The formulas are those of hawq.integer.arithmetic. TVM compiles int32 arithmetic as if it never overflowed, so every
-int32 sum needs a proof that it stays inside: the certificate's, or `byte_sum_fits` of tvm_export.convolutions.
+int32 sum needs a proof that it stays inside: the certificate's, or `byte_sum_fits` of tvm_export.sums.
 """
 
 import functools

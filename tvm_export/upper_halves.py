@@ -8,10 +8,9 @@ import functools
 import operator
 from collections.abc import Callable, Sequence
 
-import tvm_ffi
 from tvm import tirx
-from tvm.ir import register_op_attr
 
+from tvm_export.operations import add_operation
 from tvm_export.storage import Expr
 
 __all__ = ["UPPER", "upper_half"]
@@ -20,7 +19,6 @@ UPPER = 32
 """Bits of a product below its upper half."""
 
 _NAME = "tirx.hawq_upper_half"
-_PURE = 1  # TVM's CallEffectKind
 
 
 def upper_half(products: Sequence[tuple[Expr, Expr]]) -> Expr:
@@ -57,7 +55,4 @@ def _sum(call: Expr, widen: Callable[[Expr], Expr]) -> Expr:
     return functools.reduce(operator.add, map(operator.mul, wide[::2], wide[1::2]))
 
 
-tvm_ffi.get_global_func("ir.RegisterOp")(_NAME, upper_half.__doc__)
-register_op_attr(_NAME, "TVectorizable", True)
-register_op_attr(_NAME, "TCallEffectKind", _PURE)
-tirx.op.register_intrin_lowering(_NAME, "default", f=_lower)
+add_operation(_NAME, upper_half.__doc__, _lower)

@@ -29,6 +29,8 @@ def schedule(definition: Definition, instruction: Instruction, plan: Plan | None
         _dense(sch, instruction, plan)
         if "pad" in blocks:
             _pad(sch)
+    elif "windows" in blocks:
+        _windows(sch)
     elif "sum" in blocks:
         _reduce(sch)
     else:
@@ -87,6 +89,23 @@ def _pad(sch: s_tir.Schedule) -> None:
     sch.parallel(sch.fuse(pn, ph))
     if _extent(sch, pc) % BLOCK == 0:
         sch.vectorize(sch.split(pc, [None, BLOCK])[1])
+
+
+def _windows(sch: s_tir.Schedule) -> None:
+    """Bring together the columns of a row of windows; sum and requantize block by block, where weights stay."""
+    windows, out = sch.get_sblock("windows"), sch.get_sblock("out")
+    n, h, v, c = sch.get_loops(out)
+    co, ci = sch.split(c, [None, BLOCK])
+    sch.reorder(n, h, co, v, ci)
+    _follow(sch, v)
+    sch.vectorize(ci)
+    row = sch.fuse(n, h)
+    sch.parallel(row)
+    sch.compute_at(windows, v, preserve_unit_loops=True)
+    sch.vectorize(sch.get_loops(windows)[-1])
+    for block in sch.get_producers(windows):
+        sch.compute_at(block, row, preserve_unit_loops=True)
+        sch.vectorize(sch.get_loops(block)[-1])
 
 
 def _reduce(sch: s_tir.Schedule) -> None:
