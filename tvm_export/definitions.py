@@ -1,5 +1,6 @@
 """Define every integer op once, as tensor expressions over codes; backends only choose storage and schedules."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -164,13 +165,15 @@ def _table(op: o.Table, site: Site, values: Sequence[Code]) -> tuple[Constants, 
 def _concat(op: o.Concat, site: Site) -> Body:
     inputs = [source.placeholder(site.batch, f"x{i}") for i, source in enumerate(site.inputs)]
 
+    *starts, _ = itertools.accumulate((source.chw[0] for source in site.inputs), initial=0)
+    ends = [*starts[1:], site.out.channels]
+
     def code(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
-        start, value = 0, None
-        for x, source in zip(inputs, site.inputs, strict=True):
-            inner = tirx.max(tirx.min(c - start, source.channels - 1), 0)
+        value = None
+        for x, source, start, end in zip(inputs, site.inputs, starts, ends, strict=True):
+            inner = c - start if end - start <= source.channels else tirx.min(c - start, source.channels - 1)
             read = source.read(x, n, h, w, inner)
             value = read if value is None else tirx.if_then_else(c >= start, read, value)
-            start += source.chw[0]
         return value
 
     return Body(tuple(inputs), (), code)

@@ -50,6 +50,19 @@ def test_every_shift_of_a_stream(backend, shift, zero_point):
     check(backend, alone, [a], [stream], {**constants, "multiplier": m[:1]})
 
 
+@pytest.mark.parametrize("channels", [(16, 48, 32), (32, 5), (3, 16, 20, 9), (1, 16), (40, 16)], ids=str)
+@pytest.mark.parametrize(("bits", "signed"), [(8, False), (8, True), (16, True)])
+def test_joined_channels(backend, channels, bits, signed):
+    """Vectors of channels lie in one input, or begin in one and end in another."""
+    types = [TensorType((count, 3, 5), bits, signed) for count in channels]
+    low, high = types[0].range
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randint(low, high + 1, (2, *kind.shape), generator=generator).int() for kind in types]
+    out = TensorType((sum(channels), 3, 5), bits, signed)
+    op = o.Concat(name="op", inputs=tuple(f"x{i}" for i in range(len(types))), out=out)
+    check(backend, op, inputs, types, {})
+
+
 @pytest.mark.parametrize("scale", [0.1, 1 / 3, 0.00784313])
 def test_input_codes_next_to_ties(backend, scale):
     scale = float(torch.tensor(scale))

@@ -34,7 +34,7 @@ def schedule(definition: Definition, instruction: Instruction, plan: Plan | None
     elif "sum" in blocks:
         _reduce(sch)
     else:
-        _pointwise(sch)
+        _pointwise(sch, by_block=len(definition.activations) > 1 and not definition.constants)
     return sch.mod[sch.mod.get_global_vars()[0]]
 
 
@@ -125,10 +125,14 @@ def _reduce(sch: s_tir.Schedule) -> None:
     sch.vectorize(sch.get_loops(init)[-1])
 
 
-def _pointwise(sch: s_tir.Schedule) -> None:
-    n, h, _, c = sch.get_loops(sch.get_sblock("out"))
+def _pointwise(sch: s_tir.Schedule, *, by_block: bool) -> None:
+    """Compute vectors of channels; block after block of a row where blocks are copied from several tensors."""
+    n, h, v, c = sch.get_loops(sch.get_sblock("out"))
     sch.parallel(sch.fuse(n, h))
     if _extent(sch, c) % BLOCK == 0:
         co, ci = sch.split(c, [None, BLOCK])
+        if by_block:
+            sch.reorder(co, v)
+            sch.unroll(co)  # so that the compiler sees which tensor a block comes from
         _follow(sch, co)
         sch.vectorize(ci)
