@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--row", nargs="*", help="SCHEME:METHODS; by default all, and LOW for CIFAR-10")
     parser.add_argument("--peer", nargs="*", default=[], help="names in ptq_peers.PEERS")
     parser.add_argument("--calibration", type=int, default=128, help="images; seed 0")
-    parser.add_argument("--iterations", type=int, default=200, help="of what adaround and brecq learn")
+    parser.add_argument("--iterations", type=int, default=400, help="of what adaround and brecq learn")
     parser.add_argument("--limit", type=int, default=600, help="test images of a set at most")
     parser.add_argument("--keep", type=Path, help="JSON lines: rows in it are not measured again, new ones are added")
     parser.add_argument("--quick", action="store_true", help="two rows of ResNet-20, 50 images: under a minute")

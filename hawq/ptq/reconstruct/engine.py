@@ -49,9 +49,9 @@ class Reconstruction:
     iterations: int
     drop: float
     ranges: bool
-    batch: int = 16
+    batch: int = 8
     rounding_rate: float = 0.1
-    range_rate: float = 0.001
+    range_rate: float = 0.004
     regularizer: float = 4.0
     warmup: float = 0.2
     powers: tuple[float, float] = (20.0, 2.0)
