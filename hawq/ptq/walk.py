@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from hawq.graph.interpret import run_node
+from hawq.graph.interpret import run_node, run_unit
 from hawq.graph.ir import Node
 from hawq.qat.model import QuantizedModel
 
@@ -22,12 +23,14 @@ class Pace:
         exact: tensors of the float network that are still needed, by name.
         quantized: the same of the simulated one.
         reads: what its units read, by tensor.
+        output: what the present unit puts out in the float network, before its activation.
     """
 
     image: Tensor
     exact: dict[str, Tensor] = field(default_factory=dict)
     quantized: dict[str, Tensor] = field(default_factory=dict)
     reads: dict[str, Tensor] = field(default_factory=dict)
+    output: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 def walk(model: QuantizedModel, batches: Iterable[Tensor]) -> Iterator[tuple[Node, list[Pace]]]:
@@ -40,13 +43,17 @@ def walk(model: QuantizedModel, batches: Iterable[Tensor]) -> Iterator[tuple[Nod
         model: ranges found; its graph is the float network.
         batches: of images.
     """
-    paces = [Pace(image) for image in batches]
+    # depthwise convolutions are several times as fast on a CPU in this order
+    paces = [Pace(image.contiguous(memory_format=torch.channels_last)) for image in batches]
     waiting = Counter(name for node in model.graph.nodes.values() for name in node.inputs)
     for node in model.graph.nodes.values():
+        if node.name in model.graph.units:
+            for pace in paces:
+                pace.output = run_unit(model.graph, node, pace.exact[node.inputs[0]])
         yield node, paces
         for pace in paces:
             inputs = [pace.exact[name] for name in node.inputs] or [pace.image]
-            pace.exact[node.name] = run_node(node, inputs, model.graph)
+            pace.exact[node.name] = run_node(node, inputs, model.graph, lambda *_, pace=pace: pace.output)
             model.advance(node, pace.image, pace.quantized, pace.reads)
         waiting.subtract(node.inputs)
         for name in set(node.inputs):

@@ -2,7 +2,6 @@
 
 import torch
 
-from hawq.graph.interpret import run_unit
 from hawq.ptq.registry import Stage, register_method
 from hawq.ptq.walk import walk
 from hawq.ptq.workbench import Workbench
@@ -26,9 +25,9 @@ def _bias_correction_data(bench: Workbench) -> None:
             found = unit.unclamped(
                 model.reading(source, pace.quantized, pace.reads), model.input_quantizer(source), True
             )
-            missing = (run_unit(bench.graph, node, pace.exact[source]) - found).transpose(0, 1).flatten(1)
-            error = error + missing.sum(1, dtype=torch.float64)
-            values += missing.shape[1]
+            missing = pace.output - found
+            error = error + missing.sum([axis for axis in range(missing.dim()) if axis != 1], dtype=torch.float64)
+            values += missing[:, 0].numel()
         assert unit.bias is not None  # folding gave it one
         unit.bias.add_(error / values)
         done += 1
