@@ -100,15 +100,18 @@ def _dense(site: Site, geometry: Geometry, plan: Plan) -> Body:
         max(height + top + bottom, (tall - 1) * sh + (kh - 1) * dh + 1),
         max(width + left + right, (wide - 1) * sw + (kw - 1) * dw + 1),
     )
-    as_stored = source.dtype == operand and offset == 0 and source.channels % depth == 0
-    as_stored = as_stored and not any(geometry.padding) and reach == (height, width)
+    as_stored = source.dtype == operand and offset == 0 and source.channels % depth == 0 and not any(geometry.padding)
+    # what hangs over may read the last pixel again: that takes less than a copy, if it is not decided tap by tap
+    as_stored = as_stored and (reach == (height, width) or kh * kw == 1)
     xp = x if as_stored else te.compute((site.batch, *reach, steps * depth), padded, name="pad")
+    last_row, last_column = (extent - 1 for extent in ((height, width) if as_stored else reach))
     extents = {"r": kh, "q": kw, "d": w_array.shape[3], "e": depth}
     r, q, d, e = (te.reduce_axis((0, extent), name=name) for name, extent in extents.items())
 
     def product(n: Expr, h: Expr, v: Expr, ob: Expr, oi: Expr) -> Expr:
         def number(c: Expr) -> Expr:
-            return xp[n, h * sh + r * dh, v * sw + q * dw, c].astype("int32")
+            row, column = tirx.min(h * sh + r * dh, last_row), tirx.min(v * sw + q * dw, last_column)
+            return xp[n, row, column, c].astype("int32")
 
         weight = w[ob, r, q, d, oi, e]
         if not plan.packed:

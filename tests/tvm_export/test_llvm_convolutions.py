@@ -3,6 +3,7 @@
 import pytest
 import torch
 from kernel_runner import BACKENDS, check, requantizing
+from tvm.sym.analyzer import Analyzer
 
 from hawq.integer import TensorType
 from hawq.integer import ops as o
@@ -112,10 +113,13 @@ def test_tiles_over_the_end_read_inside_the_input(shape, signed):
     arrays = {name: tensor.numpy() for name, tensor in constants.items()}
     site = Site(op, (llvm.storage(kind, image=False),), llvm.storage(op.out, image=False), arrays, 1)
     (conv,) = (tensor for tensor in define(site).outs[0].op.input_tensors if tensor.op.name == "conv")
-    read, taps = conv.op.input_tensors[0], SHAPES[shape][3]
-    for axis in range(2):
-        furthest = (int(conv.shape[axis + 1]) - 1) * op.stride[axis] + (taps[axis] - 1) * op.dilation[axis]
-        assert furthest < int(read.shape[axis + 1])
+    read, *indices = conv.op.body[0].source[0].a.value.args  # the sum is of int32(read[indices]) * int32(weight)
+    analyzer = Analyzer()
+    for axis in (*conv.op.axis, *conv.op.reduce_axis):
+        analyzer.bind(axis.var, axis.dom)
+    for index, extent in zip(indices, read.shape, strict=True):
+        bound = analyzer.const_int_bound(index)
+        assert 0 <= bound.min_value <= bound.max_value < int(extent)
 
 
 # Certified layers whose parts leave int32 without the zero point in the sum: (input, weight, bias, row, codes)
