@@ -46,6 +46,11 @@ def _follow(sch: s_tir.Schedule, loop: Any) -> None:
             sch.vectorize(sch.get_loops(block)[-1])
 
 
+def _cut_at_borders(sch: s_tir.Schedule, loop: Any) -> None:
+    """Let TVM make three loops of one over columns, so that those inside the map are not asked where they lie."""
+    sch.annotate(loop, "pragma_loop_partition_hint", 1)
+
+
 def _extent(sch: s_tir.Schedule, loop: Any) -> int:
     return int(sch.get(loop).extent)
 
@@ -85,7 +90,8 @@ def _dense(sch: s_tir.Schedule, instruction: Instruction, plan: Plan) -> None:
 
 def _pad(sch: s_tir.Schedule) -> None:
     """Copy the input with its border, as numbers that the instruction multiplies."""
-    pn, ph, _, pc = sch.get_loops(sch.get_sblock("pad"))
+    pn, ph, pv, pc = sch.get_loops(sch.get_sblock("pad"))
+    _cut_at_borders(sch, pv)
     sch.parallel(sch.fuse(pn, ph))
     if _extent(sch, pc) % BLOCK == 0:
         sch.vectorize(sch.split(pc, [None, BLOCK])[1])
@@ -105,15 +111,18 @@ def _windows(sch: s_tir.Schedule) -> None:
     sch.vectorize(sch.get_loops(windows)[-1])
     for block in sch.get_producers(windows):
         sch.compute_at(block, row, preserve_unit_loops=True)
-        sch.vectorize(sch.get_loops(block)[-1])
+        *_, column, lanes = sch.get_loops(block)
+        _cut_at_borders(sch, column)
+        sch.vectorize(lanes)
 
 
 def _reduce(sch: s_tir.Schedule) -> None:
     """Sum or maximise a window over vectors of channels."""
     reduction, out = sch.get_sblock("sum"), sch.get_sblock("out")
-    n, h, _, c = sch.get_loops(out)
+    n, h, v, c = sch.get_loops(out)
     co, ci = sch.split(c, [None, BLOCK])
     _follow(sch, co)
+    _cut_at_borders(sch, v)
     sch.vectorize(ci)
     sch.parallel(sch.fuse(n, h))
     sch.compute_at(reduction, co, preserve_unit_loops=True)
