@@ -10,6 +10,7 @@ from hawq.integer.certificate import partial_sum_bound
 from tvm_export.depthwise import depthwise, sums_rows
 from tvm_export.expressions import Body, Geometry, Site, constant, definition, inside
 from tvm_export.instructions import BLOCK
+from tvm_export.kernels.borders import inner_rows
 from tvm_export.nibbles import high, low, pack_nibbles
 from tvm_export.plans import Plan, Product, choose
 from tvm_export.storage import Expr, round_up
@@ -122,6 +123,7 @@ def _dense(site: Site, geometry: Geometry, plan: Plan) -> Body:
         (site.batch, tall, wide, blocks, BLOCK),
         lambda *place: te.sum(product(*place), axis=[r, q, d, e]),
         name="conv",
+        attrs=inner_rows(height, top, sh, dh) if zero + geometry.fill == 0 and top + bottom else None,
     )
 
     def total(n: Expr, h: Expr, v: Expr, c: Expr) -> Expr:

@@ -8,6 +8,7 @@ from tvm import te
 
 from tvm_export.expressions import Definition
 from tvm_export.instructions import BLOCK, Instruction
+from tvm_export.kernels.borders import annotate_rows, pass_over_rows
 from tvm_export.kernels.dot_products import multiply_bytes, multiply_nibbles
 from tvm_export.plans import Order, Plan
 
@@ -35,7 +36,8 @@ def schedule(definition: Definition, instruction: Instruction, plan: Plan | None
         _reduce(sch)
     else:
         _pointwise(sch, by_block=len(definition.activations) > 1 and not definition.constants)
-    return sch.mod[sch.mod.get_global_vars()[0]]
+    scheduled = sch.mod[sch.mod.get_global_vars()[0]]
+    return scheduled if plan is None else pass_over_rows(scheduled)
 
 
 def _follow(sch: s_tir.Schedule, loop: Any) -> None:
@@ -73,6 +75,7 @@ def _dense(sch: s_tir.Schedule, instruction: Instruction, plan: Plan) -> None:
     sch.compute_at(conv, wo, preserve_unit_loops=True)
     *_, ch, cw, cob, coi, r, q, d, e = sch.get_loops(conv)
     sch.reorder(r, q, d, cob, ch, cw, coi, e)
+    annotate_rows(sch, conv, r, plan.tile.rows)
     sch.unroll(cob)
     sch.unroll(ch)
     sch.unroll(cw)
