@@ -110,7 +110,7 @@ class _OpenVinoInt8(Side):
         def candidate(name: str, options: dict[str, str]) -> Candidate:
             compiled = core.compile_model(str(folder / _OnnxRuntimeInt8.file), "CPU", base | options)
             request = compiled.create_infer_request()
-            request.set_tensor(IMAGE, openvino.Tensor(images, shared_memory=True))
+            request.set_tensor(IMAGE, openvino.Tensor(images))  # a copy: shared images would be gone when it runs
             return Candidate(f"{name}{_share(*_integer_layers(compiled))}", request.infer)
 
         return [candidate("", {}), candidate("rest float32, ", {"INFERENCE_PRECISION_HINT": "f32"})]
