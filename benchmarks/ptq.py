@@ -4,8 +4,7 @@
 
 Every row has a process of its own, one thread. It quantizes with images that are not tested, compiles the integer
 program for this CPU, compares every integer of a few images and the logits of more with the reference executor, and
-tests the compiled library. Seconds are CPU time of the quantization alone, gigabytes the most memory of the process
-and, in brackets, what the quantization added to it.
+tests the compiled library. Seconds are CPU time of the quantization alone, gigabytes the most memory of the process.
 A peer is given the same network and images and is tested as its library runs it. Rows that are in `--keep FILE` are
 not measured again.
 """
