@@ -23,7 +23,7 @@ class Pace:
         exact: tensors of the float network that are still needed, by name.
         quantized: the same of the simulated one.
         reads: what its units read, by tensor.
-        output: what the present unit puts out in the float network, before its activation.
+        output: what the present unit puts out in the float network, before its activation; empty once it is computed.
     """
 
     image: Tensor
@@ -43,7 +43,7 @@ def walk(model: QuantizedModel, batches: Iterable[Tensor]) -> Iterator[tuple[Nod
         model: ranges found; its graph is the float network.
         batches: of images.
     """
-    # depthwise convolutions are several times as fast on a CPU in this order
+    # EfficientNet-Lite0's convolutions take less than half the time on a CPU in this order
     paces = [Pace(image.contiguous(memory_format=torch.channels_last)) for image in batches]
     waiting = Counter(name for node in model.graph.nodes.values() for name in node.inputs)
     for node in model.graph.nodes.values():
@@ -54,6 +54,7 @@ def walk(model: QuantizedModel, batches: Iterable[Tensor]) -> Iterator[tuple[Nod
         for pace in paces:
             inputs = [pace.exact[name] for name in node.inputs] or [pace.image]
             pace.exact[node.name] = run_node(node, inputs, model.graph, lambda *_, pace=pace: pace.output)
+            pace.output = torch.empty(0)
             model.advance(node, pace.image, pace.quantized, pace.reads)
         waiting.subtract(node.inputs)
         for name in set(node.inputs):
