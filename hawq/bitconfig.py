@@ -9,7 +9,10 @@ from hawq.errors import HawqError
 from hawq.files import read_json, write_json
 from hawq.runs import slug
 
-__all__ = ["BitConfig", "UnitBits", "UnitQuantizers"]
+__all__ = ["WIDTHS", "BitConfig", "UnitBits", "UnitQuantizers"]
+
+WIDTHS = range(1, 9)
+"""Bits that codes of units can have: a tensor of a program has one byte for each."""
 
 _FORMAT, _VERSION = "hawq-bit-config", 1
 
@@ -55,7 +58,7 @@ class BitConfig:
             HawqError: a width outside 1..8, or a quantizer of no unit.
         """
         for unit, bits in self.units.items():
-            if not all(isinstance(b, int) and 1 <= b <= 8 for b in bits):
+            if not all(isinstance(b, int) and b in WIDTHS for b in bits):
                 raise HawqError(f"bit config {self.scheme}: unit {unit} has bits {tuple(bits)}; allowed are 1..8")
         for unit in self.quantizers:
             if unit not in self.units:

@@ -5,7 +5,7 @@ import logging
 import re
 from pathlib import Path
 
-from hawq.bitconfig import BitConfig, UnitBits
+from hawq.bitconfig import WIDTHS, BitConfig, UnitBits
 from hawq.errors import HawqError, UsageError
 from hawq.graph.ir import FloatGraph
 from hawq.graph.structure import pinned_units, tie_groups
@@ -13,7 +13,7 @@ from hawq.hawq_configs import bit_config_of, is_dictionary, read_dictionary
 from hawq.published import PUBLISHED_SOURCE, published_config
 from hawq.scheme_names import canonical_name, names_budgets
 
-__all__ = ["PINNED_BITS", "check_fits", "resolve_scheme", "scheme_of", "uniform"]
+__all__ = ["PINNED_BITS", "check_exists", "check_fits", "resolve_scheme", "scheme_of", "uniform"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,31 +69,67 @@ def _from_file(path: Path, arch: str, graph: FloatGraph) -> BitConfig:
     return bit_config_of(entries, arch, scheme, graph)
 
 
+def check_exists(name: str, arch: str, root: Path = Path("bit_configs")) -> None:
+    """Check that there is such a scheme, before anything long is done for it; arguments as of `resolve_scheme`.
+
+    Raises:
+        UsageError: there is none, or the name is one of another network's.
+        HawqError: the file cannot be read.
+    """
+    if not name.endswith(".json"):
+        _found(name, arch, root)
+    elif is_dictionary(Path(name)):
+        read_dictionary(Path(name), arch)
+    else:
+        BitConfig.load(Path(name))
+
+
 def _from_name(name: str, arch: str, graph: FloatGraph, root: Path) -> BitConfig:
+    match _found(name, arch, root):
+        case int(bits):
+            return uniform(arch, graph, bits)
+        case Path() as path:
+            return BitConfig.load(path)
+        case published:
+            _LOG.warning(
+                "%s does not exist: using the published %s of %s (%s); %s makes your own",
+                BitConfig.default_path(arch, published.scheme, root), published.scheme, arch, PUBLISHED_SOURCE,
+                _search(published.scheme, arch),
+            )  # fmt: skip
+            return published
+
+
+def _found(name: str, arch: str, root: Path) -> int | Path | BitConfig:
+    """Return the bits of a uniform scheme, the file of a searched one, or a published one."""
     scheme = canonical_name(name, arch)
-    if match := re.fullmatch(r"uniform([1-8])", scheme):
-        return uniform(arch, graph, int(match[1]))
+    if match := re.fullmatch(r"uniform(\d+)", scheme):
+        if (bits := int(match[1])) in WIDTHS:
+            return bits
+        raise UsageError(
+            f"scheme {name!r}: codes have {WIDTHS[0]} to {WIDTHS[-1]} bits; take uniform8, uniform4 or another of "
+            "these, or simulate 16 bits with `hawq ptq --method naive,simulate-16`"
+        )
     path = BitConfig.default_path(arch, scheme, root)
     if path.is_file():
-        return BitConfig.load(path)
-    budgets = " ".join(f"--budget {budget}" for budget in scheme.split("+"))
-    search = f"`hawq search -a {arch} {budgets}`"
+        return path
     published = published_config(arch, scheme)
-    if published is None and not names_budgets(scheme):
+    if published is not None:
+        return published
+    if not names_budgets(scheme):
         raise UsageError(
             f"scheme {name!r} of {arch} needs {path}, which does not exist; name a scheme by its budget, "
             "such as bops0.5, or use uniform8, uniform4 or a .json file"
         )
-    if published is None:
-        raise UsageError(
-            f"scheme {name!r} of {arch} needs {path}, which does not exist; make it with {search}, "
-            "or use uniform8 or uniform4"
-        )
-    _LOG.warning(
-        "%s does not exist: using the published %s of %s (%s); %s makes your own",
-        path, scheme, arch, PUBLISHED_SOURCE, search,
-    )  # fmt: skip
-    return published
+    raise UsageError(
+        f"scheme {name!r} of {arch} needs {path}, which does not exist; make it with {_search(scheme, arch)}, "
+        "or use uniform8 or uniform4"
+    )
+
+
+def _search(scheme: str, arch: str) -> str:
+    """Return the command that searches a scheme."""
+    budgets = " ".join(f"--budget {budget}" for budget in scheme.split("+"))
+    return f"`hawq search -a {arch} {budgets}`"
 
 
 def check_fits(config: BitConfig, graph: FloatGraph) -> None:

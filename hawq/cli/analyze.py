@@ -61,11 +61,12 @@ def analyze(
     from hawq.files import write_atomically
     from hawq.ptq import Settings, Stage, Statistics, Workbench, parse_methods
     from hawq.qat.checkpoint import load_quantized
-    from hawq.schemes import resolve_scheme
+    from hawq.schemes import check_exists, resolve_scheme
     from hawq.task import Task
     from hawq.train.float import FloatRequest
 
     widths, methods = opt.parse_widths(bits), parse_methods(method or "naive")
+    check_exists(quant_scheme, arch)
     session = open_session(
         FloatRequest(arch, num_classes, pretrained, weights, seed),
         DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation),

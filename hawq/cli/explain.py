@@ -62,7 +62,7 @@ def explain(
     from hawq.cli.sensitivity import ImageBudget, measure_session
     from hawq.cli.session import DataRequest, open_session
     from hawq.distributed import World
-    from hawq.schemes import resolve_scheme
+    from hawq.schemes import check_exists, resolve_scheme
     from hawq.sensitivity import Sampling
     from hawq.train.float import FloatRequest
     from search import check_fits, load_table
@@ -71,6 +71,7 @@ def explain(
 
     widths = opt.parse_widths(bits)
     request = DataRequest(data, data_path, size=size, mean=mean, std=std, interpolation=interpolation)
+    check_exists(scheme, arch)
     session = open_session(FloatRequest(arch, num_classes, pretrained, weights, seed), request, run_dir)
     table = load_table(latency_table, arch) if latency_table is not None else None
     if table is not None:

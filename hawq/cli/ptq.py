@@ -43,6 +43,9 @@ def ptq(
         float,
         typer.Option("--clip-std", help="Of `std`: standard deviations from the mean.", rich_help_panel=_RANGES),
     ] = 3.0,
+    bias_bit: Annotated[
+        int, typer.Option("--bias-bit", min=2, max=32, help="Bits of biases, with one shift a layer.")
+    ] = 32,
     mean_bits: Annotated[
         float | None,
         typer.Option(
@@ -106,7 +109,7 @@ def ptq(
     from hawq.ptq import METHODS, PRESETS, Settings, Statistics, Workbench, parse_methods
     from hawq.ptq.checkpoint import check_replaceable, save_quantized
     from hawq.quantizers import QuantOptions
-    from hawq.schemes import resolve_scheme
+    from hawq.schemes import check_exists, resolve_scheme
     from hawq.train.float import FloatRequest
 
     if method == "list":
@@ -116,6 +119,7 @@ def ptq(
         print_table("presets", ["name", "methods"], [[name, ",".join(names)] for name, names in PRESETS.items()])
         return
     methods = parse_methods(method)
+    check_exists(quant_scheme, arch)
     source = data or (DISTILLED if weights or pretrained else opt.DEFAULT_DATA)
     session = open_session(
         FloatRequest(arch, num_classes, pretrained, weights, seed),
@@ -137,7 +141,7 @@ def ptq(
         bench = Workbench.of(
             session.graph,
             bits,
-            options=QuantOptions(act_percentile=percentile, clip_stds=clip_std),
+            options=QuantOptions(act_percentile=percentile, clip_stds=clip_std, bias_bits=bias_bit),
             images=kept if len(session.data.train) else None,
             statistics=stats and (lambda graph: Statistics.kept(stats, graph, kept)),
             image_range=session.data.preprocessing.value_range,

@@ -58,7 +58,7 @@ def train(
     from hawq.cli.train_setup import criterion, logger_names, training_config
     from hawq.cli.training_progress import training_progress
     from hawq.distributed import world
-    from hawq.schemes import resolve_scheme
+    from hawq.schemes import check_exists, resolve_scheme
     from hawq.train.begin import Beginning
     from hawq.train.float import FloatRequest
     from hawq.train.quantized import QuantizedRun, evaluate_quantized, train_quantized
@@ -67,6 +67,7 @@ def train(
     device = processes.device(device)
     take_part(processes, device)
     group = world()
+    check_exists(quant_scheme, arch)
     with group.leader_first():
         session = open_session(
             FloatRequest(arch, num_classes, pretrained, weights, seed),

@@ -16,7 +16,7 @@ from hawq.qat.fold import NormState, fold_affine, norm_state
 from hawq.qat.plan import WeightSpec
 from hawq.quantizers import ActivationQuantizer, QuantOptions, weight_quantizer
 from hawq.quantizers.fake import fake_quantize
-from hawq.quantizers.weight import bias_floor, channel_floor, per_channel
+from hawq.quantizers.weight import bias_floor, bias_step, channel_floor, per_channel
 
 __all__ = ["FoldedNorm", "QuantizedUnit", "UnitCodes"]
 
@@ -145,7 +145,8 @@ class QuantizedUnit(nn.Module):
         wanted = torch.maximum(channel_floor(scale), bias_floor(bias, torch.tensor(input_type.scale)))
         codes = torch.round(codes * per_channel(scale / wanted, codes))
         accumulator_scale = wanted.double() * input_type.scale
-        bias_codes = torch.round(bias.double() / accumulator_scale).clamp(*code_range(self.bias_bits, signed=True))
+        step = bias_step(bias.double() / accumulator_scale, self.bias_bits)
+        bias_codes = step * torch.round(bias.double() / (accumulator_scale * step))
         real_bias = bias.double() if self.bias_bits == 32 else bias_codes * accumulator_scale
         return UnitCodes(codes.to(torch.int8), bias_codes.to(torch.int32), real_bias, accumulator_scale)
 
@@ -167,7 +168,8 @@ class QuantizedUnit(nn.Module):
             return bias
         scale = self.quantizer.scale(self.weight) * source.step()
         scale = channel_floor((scale if factor is None else scale * factor.abs()).detach())
-        return fake_quantize(bias, scale, 0, *code_range(self.bias_bits, signed=True))
+        step = bias_step(bias / scale, self.bias_bits)
+        return fake_quantize(bias, scale * step, 0, *code_range(self.bias_bits, signed=True))
 
     def _multiply(self, value: Tensor, weight: Tensor, bias: Tensor | None, source: ActivationQuantizer) -> Tensor:
         if isinstance(self.op, ir.Linear):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hawq.integer.arithmetic import quantize
+from hawq.integer.arithmetic import code_range, quantize
 from hawq.quantizers.gradients import StepGradient
 from hawq.quantizers.normalise import WeightNorm
 from hawq.quantizers.options import QuantOptions
@@ -73,6 +73,19 @@ def bias_floor(bias: Tensor, input_scale: Tensor) -> Tensor:
         input_scale: sx, scalar.
     """
     return bias.detach().float().abs() / (input_scale * _BIAS_LIMIT)
+
+
+def bias_step(codes: Tensor, bits: int) -> Tensor:
+    """Return the least power of two, float32, scalar, of which multiples with `bits` bits reach all codes of a layer.
+
+    Biases of few bits are kept with one shift a layer; 1 where the codes need no more bits than there are.
+
+    Args:
+        codes: of biases at scale sx * sw, real numbers, (O,).
+        bits: 2..32.
+    """
+    needed = codes.detach().abs().amax().float() / code_range(bits, signed=True)[1]
+    return torch.exp2(torch.ceil(torch.log2(needed.clamp(min=1))))
 
 
 def quantize_weight(weight: Tensor, scale: Tensor, bits: int) -> Tensor:

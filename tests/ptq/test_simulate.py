@@ -3,7 +3,7 @@
 import pytest
 import torch
 from benches import bench
-from networks import images
+from networks import build, images
 
 from hawq.errors import HawqError
 from hawq.ptq import parse_methods
@@ -57,6 +57,19 @@ def test_flattened_maps_have_the_channels_they_had():
     value = values(4, 3, 2, 2).relu()
     quantizer = calibrated(ActivationGrid.UNSIGNED, 4, value)
     assert quantizer(value.flatten(1)).equal(quantizer(value).flatten(1))
+
+
+@pytest.mark.parametrize("name", ["Residual", "Branches", "Inverted", "Dense"])
+def test_sixteen_bits_are_nearly_the_float_network(name):
+    image = images(4)
+    wanted = build(name)(image).detach()
+    errors = {}
+    for method in ("naive", "naive,simulate-16"):
+        model = bench(name)[0].run(parse_methods(method))
+        errors[method] = (model._simulate(image) - wanted).square().mean().sqrt() / wanted.std()
+    assert errors["naive,simulate-16"] < errors["naive"] / 100
+    with pytest.raises(HawqError, match="weights of 16 bits are a simulation"):
+        model.lower()
 
 
 @pytest.mark.parametrize("method", ["simulate-channels", "simulate-bits"])

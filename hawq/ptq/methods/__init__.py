@@ -11,6 +11,7 @@ from hawq.ptq.methods import (  # noqa: F401  # they register themselves
     equalize,
     rules,
     simulate,
+    simulate_wide,
     upper_limits,
     weight_corrections,
 )
