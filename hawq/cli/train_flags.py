@@ -259,7 +259,10 @@ class QuantFlags:
                 help="Of weights that share a scale, before they are quantized: none, mean, var or var-mean."),
     ] = "none"  # fmt: skip
     bias_bit: Annotated[
-        int, _option(_QUANT, "--bias-bit", min=0, max=32, help="Bits of biases, with one shift a layer; 0 and 32: all there are.")
+        int,
+        _option(
+            _QUANT, "--bias-bit", min=0, max=32, help="Bits of biases, one shift for a layer; 0 and 32: all there are."
+        ),
     ] = 32
     weight_percentile: Annotated[
         float,

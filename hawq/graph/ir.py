@@ -250,6 +250,15 @@ class FloatGraph:
         """Return the nodes that read the tensor `name`."""
         return [node for node in self.nodes.values() if name in node.inputs]
 
+    def dies_after(self) -> dict[str, list[str]]:
+        """Return, by node, the tensors that it is the last to read; what the network returns never dies."""
+        last = {name: node.name for node in self.nodes.values() for name in node.inputs}
+        kept = set(self.outputs.values())
+        return {
+            node.name: [n for n in dict.fromkeys(node.inputs) if last[n] == node.name and n not in kept]
+            for node in self.nodes.values()
+        }
+
     def weights(self, unit: str) -> int:
         """Return the number of weights of a unit, bias not counted."""
         return self.tensors[self.units[unit].op.weight].numel()  # type: ignore[attr-defined]

@@ -50,6 +50,7 @@ class QuantizedModel(nn.Module):
         self.stored = nn.ModuleDict({_key(root): self._quantizer(spec) for root, spec in self.plan.stored.items()})
         self.read = nn.ModuleDict({_key(root): self._quantizer(spec) for root, spec in self.plan.read.items()})
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))  # seen in training
+        self._dies_after = graph.dies_after()
         self._evaluator: tuple[tuple[object, ...], ReferenceExecutor] | None = None
 
     def _quantizer(self, spec: ActivationSpec) -> ActivationQuantizer:
@@ -190,6 +191,9 @@ class QuantizedModel(nn.Module):
         reads: dict[str, Tensor] = {}
         for node in self.graph.nodes.values():
             self.advance(node, image, values, reads, fix_bn)
+            for name in self._dies_after[node.name]:
+                del values[name]
+                reads.pop(name, None)
         return plain({name: values[tensor] for name, tensor in self.graph.outputs.items()})
 
     def advance(

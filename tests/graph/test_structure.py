@@ -28,6 +28,15 @@ def graph_of(call, **modules):
     return trace(Run(call, **modules), SHAPE)
 
 
+def test_a_tensor_dies_after_its_last_reader_and_an_output_never():
+    def call(net, x):
+        stem = net.stem(x)
+        return {"sum": net.a(stem) + stem, "other": net.b(x)}
+
+    graph = graph_of(call, stem=conv(), a=conv(), b=conv())
+    assert graph.dies_after() == {"input": [], "stem": [], "a": [], "add": ["a", "stem"], "b": ["input"]}
+
+
 def published(file):
     if not (NOTES / file).exists():
         pytest.skip(f"{file} is not here: it lies in ../shared/notes beside the repository")

@@ -45,7 +45,7 @@ def reconstruct(bench: Workbench, name: str, blocks: Sequence[Block], how: Recon
     quantized = quantized_activations(model, images, storage)
     subjects = find_subjects(model, blocks, ranges=how.ranges)
     total, done = sum(bool(each.units) for each in subjects) * how.iterations, 0
-    behind: set[str] = set()
+    dies_after = model.graph.dies_after()
     for index, (block, each) in enumerate(zip(blocks, subjects, strict=True)):
         floats.advance(block)
         if each.units:
@@ -68,10 +68,11 @@ def reconstruct(bench: Workbench, name: str, blocks: Sequence[Block], how: Recon
             done += how.iterations
             bench.progress(name, done, total, block.output)
         quantized.advance(block)
-        behind.update(node.name for node in block.nodes)
-        over = [n for n in floats.values if all(reader.name in behind for reader in model.graph.readers(n))]
+        over = [n for node in block.nodes for n in dies_after[node.name] if n in floats.values]
         floats.forget(over)
         quantized.forget(over)
+    for left in (floats, quantized):
+        left.forget([*left.values])
 
 
 def _read(path: Path | None) -> dict[str, Tensor] | None:
