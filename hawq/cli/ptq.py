@@ -44,7 +44,7 @@ def ptq(
         typer.Option("--clip-std", help="Of `std`: standard deviations from the mean.", rich_help_panel=_RANGES),
     ] = 3.0,
     bias_bit: Annotated[
-        int, typer.Option("--bias-bit", min=2, max=32, help="Bits of biases, with one shift a layer.")
+        int, typer.Option("--bias-bit", min=2, max=32, help="Bits of biases, beside a shift for each channel.")
     ] = 32,
     mean_bits: Annotated[
         float | None,

@@ -261,7 +261,11 @@ class QuantFlags:
     bias_bit: Annotated[
         int,
         _option(
-            _QUANT, "--bias-bit", min=0, max=32, help="Bits of biases, one shift for a layer; 0 and 32: all there are."
+            _QUANT,
+            "--bias-bit",
+            min=0,
+            max=32,
+            help="Bits of biases beside a shift for each channel; 0 and 32: all there are.",
         ),
     ] = 32
     weight_percentile: Annotated[

@@ -31,7 +31,7 @@ class QuantOptions:
             to 8 bits every channel has a scale, unless it is 0.
         weight_norm: of the weights that share a scale, before they are quantized, one of
             `hawq.quantizers.WeightNorm`'s values; the units pinned to 8 bits have none.
-        bias_bits: of biases, 2..32: multiples of sx * sw * 2^k, one k for a layer.
+        bias_bits: of biases, 2..32: multiples of sx * sw * 2^k, each channel with its least k.
         pad_after_quant: pad quantized maps with zero (1603.05279) instead of quantizing padded ones; differs where zero
             has no code, as in binary maps.
         step_gradient: factor of the gradients of learned steps, gains and thresholds, one of

@@ -76,15 +76,16 @@ def bias_floor(bias: Tensor, input_scale: Tensor) -> Tensor:
 
 
 def bias_step(codes: Tensor, bits: int) -> Tensor:
-    """Return the least power of two, float32, scalar, of which multiples with `bits` bits reach all codes of a layer.
+    """Return the least powers of two, float32, (O,), of which the biases are multiples with codes of `bits` bits.
 
-    Biases of few bits are kept with one shift a layer; 1 where the codes need no more bits than there are.
+    Every channel has a shift of its own: one for a layer would follow dead channels, whose scale is next to nothing and
+    whose codes are millions.
 
     Args:
         codes: of biases at scale sx * sw, real numbers, (O,).
         bits: 2..32.
     """
-    needed = codes.detach().abs().amax().float() / code_range(bits, signed=True)[1]
+    needed = codes.detach().abs().float() / code_range(bits, signed=True)[1]
     return torch.exp2(torch.ceil(torch.log2(needed.clamp(min=1))))
 
 
