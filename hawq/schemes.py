@@ -107,7 +107,7 @@ def _found(name: str, arch: str, root: Path) -> int | Path | BitConfig:
             return bits
         raise UsageError(
             f"scheme {name!r}: codes have {WIDTHS[0]} to {WIDTHS[-1]} bits; take uniform8, uniform4 or another of "
-            "these, or simulate 16 bits with `hawq ptq --method naive,simulate-16`"
+            "these, or simulate 16 bits with `hawq ptq --method naive16`"
         )
     path = BitConfig.default_path(arch, scheme, root)
     if path.is_file():

@@ -51,6 +51,7 @@ METHODS: dict[str, Method] = {}
 
 PRESETS: dict[str, tuple[str, ...]] = {
     "naive": ("minmax",),
+    "naive16": ("minmax", "simulate-16"),
     "learned": ("mse", "brecq"),
     "dfq": ("limits", "equalize", "absorb", "bias-correction"),
     "aciq": ("laplace-acts", "allocate-bits", "weight-variance", "weight-mean"),
