@@ -1,4 +1,4 @@
-"""Learn the rounding of weights and the ranges of activations of one block, so that its output comes near the float's.
+"""Learn roundings, gains and biases of a block's units, and ranges, so that its output comes near the float's.
 
 The loss is |y' - y|^2 / e, the squared error of the block's output y' against the float output y, relative to the
 error e with nearest rounding, plus lambda times the mean indecision of its roundings, whose power falls while they
@@ -40,7 +40,10 @@ class Reconstruction:
         ranges: learn the ranges of activations.
         batch: images of an iteration.
         rounding_rate: learning rate (Adam's) of the logits of roundings.
-        range_rate: of the scale and the lowest value of an activation, in scales; it falls to 0 along a cosine.
+        range_rate: of the scale and the lowest value of an activation, in scales; this and the next two fall to 0 along
+            a cosine.
+        gain_rate: of the logarithms of weight scales.
+        bias_rate: of biases, in the mean magnitude of those of the unit.
         regularizer: lambda.
         warmup: share of the iterations that go by before roundings are pressed to settle.
         powers: of the indecision, first and last.
@@ -52,6 +55,8 @@ class Reconstruction:
     batch: int = 8
     rounding_rate: float = 0.1
     range_rate: float = 0.004
+    gain_rate: float = 0.002
+    bias_rate: float = 0.004
     regularizer: float = 4.0
     warmup: float = 0.2
     powers: tuple[float, float] = (20.0, 2.0)
@@ -65,7 +70,7 @@ class Reconstruction:
         return first + (last - first) * (iteration - begin) / (self.iterations - begin)
 
     def decay(self, iteration: int) -> float:
-        """Return the factor of `range_rate`."""
+        """Return the factor of the rates that fall."""
         return (1 + math.cos(math.pi * iteration / self.iterations)) / 2
 
 
@@ -96,12 +101,15 @@ def learn(
     generator = torch.Generator().manual_seed(seed)
     roundings = {unit: _soften(model, unit) for unit in subjects.units}
     ranges = [_learnable(model, root, how.drop, generator) for root in subjects.ranges]
+    biases = [model.unit(unit).bias for unit in roundings]
     logits = [rounding.logit for rounding in roundings.values()]
-    optimizer = torch.optim.Adam(
-        [{"params": logits, "lr": how.rounding_rate}]
-        + [{"params": [*one.parameters()], "lr": how.range_rate * float(one.step())} for one in ranges]
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda _: 1.0] + [how.decay] * len(ranges))
+    falling = [
+        *({"params": [*one.parameters()], "lr": how.range_rate * float(one.step())} for one in ranges),
+        *({"params": [rounding.gain], "lr": how.gain_rate} for rounding in roundings.values()),
+        *({"params": [bias], "lr": how.bias_rate * float(bias.abs().mean())} for bias in biases if bias is not None),
+    ]
+    optimizer = torch.optim.Adam([{"params": logits, "lr": how.rounding_rate}, *falling])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda _: 1.0] + [how.decay] * len(falling))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     count = sum(logit.numel() for logit in logits)
     with torch.enable_grad():
@@ -119,7 +127,7 @@ def learn(
             schedule.step()
             heard(iteration + 1, float(error.detach()))
     for unit, rounding in roundings.items():
-        model.give_weights(unit, rounding.rounded(), rounding.scales, rounding.limits)
+        model.give_weights(unit, rounding.rounded(), rounding.scales.detach(), rounding.limits)
 
 
 def _error(model: QuantizedModel, block: Block, quantized: Mapping[str, Tensor], target: Tensor) -> float:

@@ -12,10 +12,11 @@ _GAMMA, _ZETA = -0.1, 1.1
 
 
 class LearnedRounding(WeightQuantizer):
-    """Put a weight w between its two neighbours on the grid: s * clamp(floor(w / s) + h(v), -n, n).
+    """Put a weight w between its two neighbours on the grid: s e^g * clamp(floor(w / s) + h(v), -n, n).
 
     h(v) = clamp(1.2 sigmoid(v) - 0.1, 0, 1) is the rectified sigmoid, which reaches 0 and 1 while its slope does not
-    vanish (2004.10568, equation 23). It begins at the fraction of w / s, where the weight is what it is in float.
+    vanish (2004.10568, equation 23). It begins at the fraction of w / s, where the weight is what it is in float. The
+    gain g, one for a channel, or for all where they share a scale, makes up for what a channel's roundings add up to.
 
     Args:
         bits: of the codes.
@@ -25,7 +26,8 @@ class LearnedRounding(WeightQuantizer):
         options: of the network.
 
     Attributes:
-        scales: float32, (O,).
+        logit: v, (O, ...).
+        gain: g, (O,) or (1,).
         limits: float32, (O,).
     """
 
@@ -33,11 +35,17 @@ class LearnedRounding(WeightQuantizer):
 
     def __init__(self, bits: int, weight: Tensor, scale: Tensor, limit: Tensor, options: QuantOptions) -> None:
         super().__init__(bits, weight, options)
-        self.scales, self.limits, self._limit = scale, limit, per_channel(limit, weight)
+        self._scale, self.limits, self._limit = scale, limit, per_channel(limit, weight)
         ratio = weight / per_channel(scale, weight)
         self._below = ratio.floor()
         fraction = ratio - self._below
         self.logit = nn.Parameter(torch.logit((fraction - _GAMMA) / (_ZETA - _GAMMA)))
+        self.gain = nn.Parameter(torch.zeros(1 if bool((scale == scale[0]).all()) else len(scale)))
+
+    @property
+    def scales(self) -> Tensor:
+        """The scales as they are learned so far, s e^g, float32, (O,)."""
+        return self._scale * self.gain.exp()
 
     def share(self) -> Tensor:
         """Return h(v), 0..1, (O, ...)."""

@@ -65,6 +65,8 @@ def found(model: QuantizedModel, subjects: Subjects) -> dict[str, Tensor]:
         assert isinstance(module.quantizer, GivenWeight)
         tensors |= {f"{unit}.codes": codes.to(torch.int8), f"{unit}.weight_scale": scale}
         tensors[f"{unit}.limits"] = module.quantizer.limits
+        assert module.bias is not None  # folding gave it one
+        tensors[f"{unit}.bias"] = module.bias.detach()
     for root in subjects.ranges:
         quantizer = model.input_quantizer(root)
         assert isinstance(quantizer, UniformActivation)
@@ -72,6 +74,7 @@ def found(model: QuantizedModel, subjects: Subjects) -> dict[str, Tensor]:
     return tensors
 
 
+@torch.no_grad()
 def give(model: QuantizedModel, subjects: Subjects, tensors: Mapping[str, Tensor]) -> None:
     """Make subjects what they had become.
 
@@ -81,5 +84,8 @@ def give(model: QuantizedModel, subjects: Subjects, tensors: Mapping[str, Tensor
     for unit in subjects.units:
         scale, limits = tensors[f"{unit}.weight_scale"], tensors[f"{unit}.limits"]
         model.give_weights(unit, tensors[f"{unit}.codes"].float(), scale, limits)
+        bias = model.unit(unit).bias
+        assert bias is not None
+        bias.copy_(tensors[f"{unit}.bias"])
     for root in subjects.ranges:
         model.give_range(root, tensors[f"{root}.scale"], tensors[f"{root}.lowest"])

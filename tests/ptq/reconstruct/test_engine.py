@@ -11,16 +11,19 @@ from hawq.ptq import parse_methods
 from hawq.ptq.reconstruct.activations import float_activations, quantized_activations
 from hawq.ptq.reconstruct.blocks import blocks, nodes_alone
 from hawq.ptq.reconstruct.engine import Reconstruction, learn
+from hawq.ptq.reconstruct.network import reconstruct
 from hawq.ptq.reconstruct.storage import Storage
 from hawq.ptq.reconstruct.subjects import find_subjects
 
 HOW = Reconstruction(120, drop=0.0, ranges=False, rounding_rate=0.03)
 
 
-def learned(name, part, how, output, seed=0):
+def learned(name, part, how, output, seed=0, shift=0.0):
     """Reconstruct one block of a network whose other parts are calibrated; return its errors before and after."""
     work, _ = bench(name)
     model = work.run(parse_methods("mse"))
+    if shift:
+        model.unit(output).bias.data += shift
     found, pictures = part(model.graph), images(64, seed=5)
     subjects = find_subjects(model, found, ranges=how.ranges)
     floats, quantized = (make(net, pictures, Storage(1)) for make, net in
@@ -46,6 +49,32 @@ def learned(name, part, how, output, seed=0):
 def test_a_unit_comes_nearer_than_with_nearest_rounding(name, output):
     (before, after), _, _ = learned(name, nodes_alone, HOW, output)
     assert after < 0.95 * before
+
+
+def test_a_wrong_bias_is_found():
+    still = replace(HOW, gain_rate=0.0, bias_rate=0.0)
+    errors = [
+        learned("Inverted", nodes_alone, how, "grouped", shift=0.1)[0] for how in (still, replace(HOW, bias_rate=0.02))
+    ]
+    assert errors[0][0] == errors[1][0]
+    assert errors[1][1] < 0.5 * errors[0][1]
+
+
+def test_gains_and_biases_stay_where_nothing_is_to_be_learned_of_them():
+    still = replace(HOW, gain_rate=0.0, bias_rate=0.0, iterations=10)
+    for how, same in ((still, True), (replace(HOW, iterations=10), False)):
+        work, _ = bench("Residual")
+        model = work.run(parse_methods("mse"))
+        before = {
+            name: (model.unit(name).quantizer.scale(model.unit(name).weight), model.unit(name).bias.clone())
+            for name in ("conv1", "conv2")
+        }
+        with torch.no_grad():
+            reconstruct(work, "adaround", nodes_alone(model.graph), how)
+        for name, (scale, bias) in before.items():
+            unit = model.unit(name)
+            assert unit.quantizer.scale(unit.weight).equal(scale) == same
+            assert unit.bias.equal(bias) == same
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.5])

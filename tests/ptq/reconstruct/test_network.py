@@ -37,11 +37,12 @@ def test_its_codes_are_those_of_the_program_and_of_the_checkpoint(method, name, 
     save_quantized(tmp_path / "best.pt", model, [method])
     again = load_quantized(tmp_path / "best.pt", graph)
     assert again.evaluator()(images(8)).equal(model.evaluator()(images(8)))
-    program, plain = model.lower(), bench(name, "mixed")[0].run(parse_methods("mse")).lower()
+    nearest = bench(name, "mixed")[0].run(parse_methods("mse"))
+    program, plain = model.lower(), nearest.lower()
     for unit, bits in model.bits.units.items():
         weight = model.graph.tensors[f"{unit}/weight"]
         codes, before = program.tensors[f"{unit}.weight"].float(), plain.tensors[f"{unit}.weight"].float()
-        ratio = weight / per_channel(model.unit(unit).quantizer.scale(model.unit(unit).weight), weight)
+        ratio = weight / per_channel(nearest.unit(unit).quantizer.scale(nearest.unit(unit).weight), weight)
         limit = 2 ** (bits.weight - 1) - 1
         assert codes.abs().max() <= limit
         assert ((codes - ratio.clamp(-limit, limit)).abs() < 1 + 1e-4).all()  # a scale read back from a division

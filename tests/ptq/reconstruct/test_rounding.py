@@ -38,6 +38,18 @@ def test_codes_stay_within_their_limit():
     assert float(scaled.detach().abs().max()) <= 5 + 1e-5  # a division that a product came from
 
 
+def test_a_scale_that_channels_share_stays_shared():
+    weight, scale, rounding = made()
+    assert rounding.gain.shape == scale.shape
+    alike = LearnedRounding(4, weight, scale.amax().expand(6), torch.full((6,), 7.0), QuantOptions())
+    assert alike.gain.shape == (1,)
+    with torch.no_grad():
+        rounding.gain.fill_(0.1)
+        alike.gain.fill_(0.1)
+    torch.testing.assert_close(rounding.scales, scale * 1.1051709)
+    assert alike.scales.unique().numel() == 1
+
+
 def test_indecision_is_what_its_formula_says_and_vanishes_once_decided():
     _, _, rounding = made()
     with torch.no_grad():
