@@ -5,8 +5,8 @@
 Every row has a process of its own, one thread. It quantizes with images that are not tested, compiles the integer
 program for this CPU, compares every integer of a few images and the logits of more with the reference executor, and
 tests the compiled library. Seconds are CPU time of the quantization alone, gigabytes the most memory of the process.
-A peer is given the same network and images and is tested as its library runs it. Rows that are in `--keep FILE` are
-not measured again.
+A peer is given the same network and images and is tested as its library runs it. `W4A4@512x800:mse,brecq` is a row with
+512 images and 800 iterations of what is learned. Rows that are in `--keep FILE` are not measured again.
 """
 
 import argparse
@@ -46,6 +46,7 @@ ROWS = (
     "W8A8:per-tensor,limits,equalize,minmax,bias-correction-data",
     *(f"W4A8:{methods}" for methods in _FEW),
     *(f"W4A4:{methods}" for methods in _FEW),
+    "W4A4@512x800:mse,brecq",
 )
 """What is measured of every network by default: scheme, then methods in order."""
 
@@ -130,20 +131,32 @@ def _gigabytes() -> float:
 def measure(network: str, row: str, data: Path, calibration: int, limit: int, iterations: int) -> dict[str, Any]:
     """Return one row of a network; the process it runs in does nothing else."""
     torch.set_num_threads(1)
-    subject = SUBJECTS[network](data, calibration, limit)
     scheme, _, what = row.partition(":")
+    scheme, images, steps = numbers(scheme)
+    calibration, iterations = images or calibration, steps or iterations
+    subject = SUBJECTS[network](data, calibration, limit)
     if not what:
         return {"network": network, "row": row, **unquantized(subject)}
     found = peer(subject, what) if scheme == "peer" else ours(subject, scheme, what, iterations)
     return {"network": network, "row": row, **found}
 
 
+def numbers(scheme: str) -> tuple[str, int | None, int | None]:
+    """Return the scheme, the images and the iterations of `W4A4@512x800`; None: it does not tell."""
+    name, _, more = scheme.partition("@")
+    images, _, iterations = more.partition("x")
+    return name, int(images) if images else None, int(iterations) if iterations else None
+
+
 def shown(found: dict[str, Any]) -> list[str]:
     """Return the cells of a row."""
     scheme, _, methods = found["row"].partition(":")
+    scheme, images, iterations = numbers(scheme)
     if "error" in found:
         return [scheme, methods, found["error"]]
-    cells = [scheme, methods.replace(",", ", "), " / ".join(f"{value:.1f}" for value in found["top1"].values())]
+    own = [f"{count} {what}" for count, what in ((images, "images"), (iterations, "iterations")) if count]
+    named = ", ".join([*methods.split(","), *own])
+    cells = [scheme, named, " / ".join(f"{value:.1f}" for value in found["top1"].values())]
     if "seconds" in found:
         cells += [
             f"{found['seconds']:.0f}",
@@ -157,7 +170,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--network", nargs="*", default=list(SUBJECTS), choices=list(SUBJECTS))
-    parser.add_argument("--row", nargs="*", help="SCHEME:METHODS; by default all, and LOW for CIFAR-10")
+    parser.add_argument(
+        "--row", nargs="*", help="SCHEME[@IMAGESxITERATIONS]:METHODS; by default all, and LOW for CIFAR-10"
+    )
     parser.add_argument("--peer", nargs="*", default=[], help="names in ptq_peers.PEERS")
     parser.add_argument("--calibration", type=int, default=128, help="images; seed 0")
     parser.add_argument("--iterations", type=int, default=400, help="of what adaround and brecq learn")

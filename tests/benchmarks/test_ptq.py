@@ -22,6 +22,7 @@ def test_every_row_can_be_asked_for(scripts):
     for row in (*ptq.ROWS, *ptq.LOW):
         scheme, _, methods = row.partition(":")
         assert parse_methods(methods.removeprefix("distilled,"))
+        scheme = ptq.numbers(scheme)[0]
         bits = subjects.scheme_bits(scheme, graph)
         assert (bits.units["features.stage1.unit2.body.conv1.conv"]) == tuple(int(d) for d in scheme[1:].split("A"))
         assert bits.units["output"] == (8, 8)
@@ -39,6 +40,15 @@ def test_ten_classes_are_chosen_among_a_thousand(scripts):
 def test_a_row_that_fails_says_so(scripts):
     row = {"network": "n", "row": "W4A4:mse,brecq", "error": "HawqError: no"}
     assert scripts("ptq").shown(row) == ["W4A4", "mse,brecq", "HawqError: no"]
+
+
+def test_a_row_can_have_its_own_images_and_iterations(scripts):
+    ptq = scripts("ptq")
+    assert ptq.numbers("W4A4@512x800") == ("W4A4", 512, 800)
+    assert ptq.numbers("W4A4@512") == ("W4A4", 512, None)
+    assert ptq.numbers("W4A4") == ("W4A4", None, None)
+    cells = ptq.shown({"row": "W4A4@512x800:mse,brecq", "top1": {"a": 80.0}})
+    assert cells == ["W4A4", "mse, brecq, 512 images, 800 iterations", "80.0"]
 
 
 @pytest.mark.slow
