@@ -7,7 +7,7 @@ from hawq.bitconfig import BitConfig, UnitBits
 from hawq.errors import HawqError, UsageError
 from hawq.graph.structure import pinned_units
 from hawq.graph.trace import trace
-from hawq.schemes import resolve_scheme, uniform
+from hawq.schemes import check_exists, resolve_scheme, uniform
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,34 @@ def test_a_searched_scheme_is_read_by_name_or_path(graph, tmp_path):
 def test_a_missing_scheme_says_how_to_make_it(graph, tmp_path):
     with pytest.raises(UsageError, match=r"hawq search -a net --budget bops0\.5"):
         resolve_scheme("bops0.5", "net", graph, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("uniform16", "codes have 1 to 8 bits"),
+        ("uniform0", "codes have 1 to 8 bits"),
+        ("bops0.5", r"hawq search -a net --budget bops0\.5"),
+        ("mine", "name a scheme by its budget"),
+        ("mine.json", "mine.json does not exist"),
+        ("bit_config_resnet18_uniform8", "is a scheme of resnet18, the network is net"),
+    ],
+)
+def test_what_does_not_exist_is_found_before_the_network_is_known(name, problem, graph, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=problem):
+        check_exists(name, "net")
+    with pytest.raises(UsageError, match=problem):
+        resolve_scheme(name, "net", graph)
+
+
+def test_what_exists_is_found(graph, tmp_path):
+    path = BitConfig.default_path("net", "bops0.5", tmp_path)
+    BitConfig("net", "bops0.5", uniform("net", graph, 4).units).save(path)
+    (tmp_path / "theirs.json").write_text('{"stem": 8}')
+    for name in ("uniform4", "bops_0.50", str(path), str(tmp_path / "theirs.json")):
+        check_exists(name, "net", tmp_path)
+    check_exists("bops0.5", "resnet18", tmp_path)  # published
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,14 @@ def test_a_network_is_quantized_and_says_what_is_next(place):
     assert body["methods"] == ["equalize", "mse", "bias-correction-data"]
 
 
+def test_biases_of_few_bits_and_sixteen_bits_everywhere(place):
+    run_command(ptq, "--bias-bit", "8", "--num-classes", "3")
+    assert read_checkpoint(place / "run" / "uniform8" / "best.pt")["options"]["bias_bits"] == 8
+    output = run_command(ptq, "--method", "naive16", "--run-dir", "other", "--num-classes", "3").output
+    assert "16 bits are simulated in float32" in output
+    assert not (place / "other" / "uniform8").exists()
+
+
 def test_the_same_command_gives_the_same_bytes(place):
     found = []
     for _ in range(2):
