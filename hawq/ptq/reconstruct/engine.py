@@ -1,8 +1,8 @@
 """Learn roundings, gains and biases of a block's units, and ranges, so that its output comes near the float's.
 
 The loss is |y' - y|^2 / e, the squared error of the block's output y' against the float output y, relative to the
-error e with nearest rounding, plus lambda times the mean indecision of every unit's roundings, whose power falls while
-they settle (2004.10568, equations 21 to 25; there neither term is relative, and lambda depends on the network). A mean
+error e with nearest rounding, plus lambda times the mean over the units of their roundings' mean indecision, whose power
+falls while they settle (2004.10568, equations 21 to 25; there neither term is relative, and lambda depends on the network). A mean
 over the whole block would hardly press the few weights of a depthwise unit. Inputs come from the quantized network, so
 a block also makes up for what those before it lost.
 
@@ -119,7 +119,8 @@ def learn(
             error = (run_block(model, block, given)[block.output] - target[batch]).square().mean() / nearest
             loss, power = error, how.power(iteration)
             if power is not None:
-                loss = loss + how.regularizer * sum(one.indecision(power) for one in roundings.values())
+                undecided = [one.indecision(power) for one in roundings.values()]
+                loss = loss + how.regularizer * torch.stack(undecided).mean()
             gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)  # 0 of a range that is dropped
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
