@@ -1,10 +1,10 @@
 """Learn roundings, gains and biases of a block's units, and ranges, so that its output comes near the float's.
 
 The loss is |y' - y|^2 / e, the squared error of the block's output y' against the float output y, relative to the
-error e with nearest rounding, plus lambda times the mean over the units of their roundings' mean indecision, whose power
-falls while they settle (2004.10568, equations 21 to 25; there neither term is relative, and lambda depends on the network). A mean
-over the whole block would hardly press the few weights of a depthwise unit. Inputs come from the quantized network, so
-a block also makes up for what those before it lost.
+error e with nearest rounding, plus lambda times the mean over the units of the mean indecision of their roundings,
+whose power falls while they settle (2004.10568, equations 21 to 25; there neither term is relative, and lambda depends
+on the network). A mean over all weights of the block would hardly press the few of a depthwise unit. Inputs come from
+the quantized network, so a block also makes up for what those before it lost.
 
 QDrop (2203.05740) mixes: with probability p a value of the input is the float network's, and a value of an activation
 inside is passed as it is before quantization. The roundings then serve more inputs than the few they are learned on.
