@@ -1,10 +1,9 @@
 """Learn roundings, gains and biases of a block's units, and ranges, so that its output comes near the float's.
 
 The loss is |y' - y|^2 / e, the squared error of the block's output y' against the float output y, relative to the
-error e with nearest rounding, plus lambda times the mean over the units of the mean indecision of their roundings,
-whose power falls while they settle (2004.10568, equations 21 to 25; there neither term is relative, and lambda depends
-on the network). A mean over all weights of the block would hardly press the few of a depthwise unit. Inputs come from
-the quantized network, so a block also makes up for what those before it lost.
+error e with nearest rounding, plus lambda times the mean indecision of its roundings, whose power falls while they
+settle (2004.10568, equations 21 to 25; there neither term is relative, and lambda depends on the network). Inputs come
+from the quantized network, so a block also makes up for what those before it lost.
 
 QDrop (2203.05740) mixes: with probability p a value of the input is the float network's, and a value of an activation
 inside is passed as it is before quantization. The roundings then serve more inputs than the few they are learned on.
@@ -112,6 +111,7 @@ def learn(
     optimizer = torch.optim.Adam([{"params": logits, "lr": how.rounding_rate}, *falling])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda _: 1.0] + [how.decay] * len(falling))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    count = sum(logit.numel() for logit in logits)
     with torch.enable_grad():
         for iteration in range(how.iterations):
             batch = torch.randint(len(target), (how.batch,), generator=generator)
@@ -119,8 +119,7 @@ def learn(
             error = (run_block(model, block, given)[block.output] - target[batch]).square().mean() / nearest
             loss, power = error, how.power(iteration)
             if power is not None:
-                undecided = [one.indecision(power) for one in roundings.values()]
-                loss = loss + how.regularizer * torch.stack(undecided).mean()
+                loss = loss + how.regularizer * sum(one.indecision(power) for one in roundings.values()) / count
             gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)  # 0 of a range that is dropped
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

@@ -52,8 +52,8 @@ class LearnedRounding(WeightQuantizer):
         return (torch.sigmoid(self.logit) * (_ZETA - _GAMMA) + _GAMMA).clamp(0, 1)
 
     def indecision(self, power: float) -> Tensor:
-        """Return the regulariser: the mean over the weights of 1 - |2 h(v) - 1|^power, 0 once all are rounded."""
-        return (1 - (2 * self.share() - 1).abs().pow(power)).mean()
+        """Return the regulariser: the sum over the weights of 1 - |2 h(v) - 1|^power, 0 once all are rounded."""
+        return (1 - (2 * self.share() - 1).abs().pow(power)).sum()
 
     @torch.no_grad()
     def rounded(self) -> Tensor:

@@ -54,11 +54,11 @@ def test_indecision_is_what_its_formula_says_and_vanishes_once_decided():
     _, _, rounding = made()
     with torch.no_grad():
         rounding.logit.zero_()
-    assert float(rounding.indecision(2.0).detach()) == 1  # h = 1/2 everywhere
+    assert float(rounding.indecision(2.0)) == rounding.logit.numel()  # h = 1/2 everywhere
     with torch.no_grad():
         rounding.logit.fill_(0.5)
     share = 1.2 / (1 + torch.tensor(-0.5).double().exp()) - 0.1
-    expected = 1 - (2 * share - 1).abs() ** 3
+    expected = rounding.logit.numel() * (1 - (2 * share - 1).abs() ** 3)
     assert float(rounding.indecision(3.0)) == pytest.approx(float(expected), rel=1e-5)
     with torch.no_grad():
         rounding.logit.copy_(torch.where(torch.rand(rounding.logit.shape) < 0.5, -9.0, 9.0))
