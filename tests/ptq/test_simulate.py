@@ -5,7 +5,7 @@ import torch
 from benches import bench
 from networks import build, images
 
-from hawq.errors import HawqError
+from hawq.errors import HawqError, UsageError
 from hawq.ptq import parse_methods
 from hawq.ptq.methods.simulate import ChannelActivation
 from hawq.quantizers import ActivationGrid, QuantOptions, activation_quantizer
@@ -70,6 +70,12 @@ def test_sixteen_bits_are_nearly_the_float_network(name):
     assert errors["naive,simulate-16"] < errors["naive"] / 100
     with pytest.raises(HawqError, match="weights of 16 bits are a simulation"):
         model.lower()
+
+
+@pytest.mark.parametrize("method", ["squant", "allocate-bits"])
+def test_rounded_weights_do_not_pass_for_sixteen_bits(method):
+    with pytest.raises(UsageError, match="needs the float weights"):
+        bench()[0].run(parse_methods(f"{method},simulate-16"))
 
 
 @pytest.mark.parametrize("method", ["simulate-channels", "simulate-bits"])

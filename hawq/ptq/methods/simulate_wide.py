@@ -35,11 +35,13 @@ def _simulate_16(bench: Workbench) -> None:
     """Simulate 16 bits for all weights and activations, over the ranges found; no integer program can be made.
 
     Raises:
-        UsageError: activations have no even steps.
+        UsageError: a method has rounded the weights already, or activations have no even steps.
     """
     model = bench.model
     for name in bench.graph.units:
         unit = model.unit(name)
+        if unit.quantizer.scales_given:
+            raise UsageError("simulate-16 needs the float weights; leave out the methods that round or share bits out")
         unit.quantizer = WideWeight(_BITS, unit.weight, model.options)
     for quantizer in (*model.stored.values(), *model.read.values()):
         if not isinstance(quantizer, UniformActivation):
